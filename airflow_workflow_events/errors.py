@@ -1,0 +1,165 @@
+"""Every error this package raises, under one root.
+
+::
+
+    WorkflowEventsError
+    ├── EventValidationError (ValueError)       an event was built from values it cannot carry
+    ├── EventSerializationError (ValueError)    a built event was changed into something JSON cannot carry
+    ├── EventTooLargeError (ValueError)         an event is larger than the broker would take
+    ├── EventDecodeError (ValueError)           a Kafka message is not a workflow event
+    ├── ConfigurationError (ValueError)         a setting, connection or topic name is wrong
+    ├── ProducerClosedError (RuntimeError)      the producer was used after ``close()``
+    ├── ReentrantCallError (RuntimeError)       a delivery callback waited for another delivery
+    └── KafkaError                              Kafka said no
+        ├── KafkaConnectionError (ConnectionError)   no broker could be reached
+        ├── KafkaAuthenticationError                 the broker refused the credentials or the certificate
+        ├── KafkaAuthorizationError                  the credentials are good, the permission is missing
+        ├── KafkaQueueFullError                      librdkafka's local queue has no room
+        └── KafkaTimeoutError (TimeoutError)         time ran out; the outcome is unknown
+
+``retriable`` says, as data, whether the same call may succeed later without anybody changing anything.
+Building a model from wrong values raises pydantic's ``ValidationError`` as every pydantic model does; the
+reason it carries for a payload value is an :class:`EventValidationError`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "EventDecodeError",
+    "EventSerializationError",
+    "EventTooLargeError",
+    "EventValidationError",
+    "KafkaAuthenticationError",
+    "KafkaAuthorizationError",
+    "KafkaConnectionError",
+    "KafkaError",
+    "KafkaQueueFullError",
+    "KafkaTimeoutError",
+    "ProducerClosedError",
+    "ReentrantCallError",
+    "WorkflowEventsError",
+]
+
+
+class WorkflowEventsError(Exception):
+    """Root of every error of this package.
+
+    Attributes:
+        retriable: ``True`` where the same call may succeed later without a change. Default ``False``.
+    """
+
+    retriable: bool = False
+
+
+class EventValidationError(WorkflowEventsError, ValueError):
+    """A value that JSON cannot carry was given to an event.
+
+    Attributes:
+        path: where the value stands, e.g. ``payload.data.rows[3].price``.
+        reason: what is wrong with it and what to do, without the value itself.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class EventSerializationError(WorkflowEventsError, ValueError):
+    """An event was changed, after it was built, into something that cannot be serialised."""
+
+
+class EventTooLargeError(WorkflowEventsError, ValueError):
+    """A serialised event exceeds the size limit.
+
+    Attributes:
+        event_id: the id of the event.
+        size_bytes: its size as a Kafka record (key, value and headers), in bytes.
+        limit_bytes: the limit, in bytes.
+    """
+
+    def __init__(self, event_id: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(event_id, size_bytes, limit_bytes)
+        self.event_id = event_id
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"event {self.event_id} is {self.size_bytes:,} bytes as a Kafka record, more than the limit of "
+            f"{self.limit_bytes:,}: put the bulk into an object store and its address into payload.data"
+        )
+
+
+class EventDecodeError(WorkflowEventsError, ValueError):
+    """A Kafka message could not be read as a workflow event; the message says what was found instead."""
+
+
+class ConfigurationError(WorkflowEventsError, ValueError):
+    """A setting, a connection or a topic name is wrong; the message names it and says what would be right."""
+
+
+class ProducerClosedError(WorkflowEventsError, RuntimeError):
+    """The producer was used after ``close()``."""
+
+
+class ReentrantCallError(WorkflowEventsError, RuntimeError):
+    """A delivery callback asked the producer to wait, which only the callback's own thread could end."""
+
+
+class KafkaError(WorkflowEventsError):
+    """Kafka, or librdkafka on its behalf, reported an error.
+
+    Args:
+        message: what happened and what to do.
+        name: librdkafka's name of the error, e.g. ``"TOPIC_AUTHORIZATION_FAILED"``. Default ``None``.
+        retriable: whether trying again may help. Default: what the class says.
+    """
+
+    def __init__(self, message: str, *, name: str | None = None, retriable: bool | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        if retriable is not None:
+            self.retriable = retriable
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are lost by Exception's own pickling, and Airflow pickles exceptions.
+        return (_rebuild, (type(self), self.args[0], self.name, self.retriable))
+
+
+class KafkaConnectionError(KafkaError, ConnectionError):
+    """No broker could be reached within the time given."""
+
+    retriable = True
+
+
+class KafkaAuthenticationError(KafkaError):
+    """The broker refused the credentials, or one side refused the other's certificate."""
+
+
+class KafkaAuthorizationError(KafkaError):
+    """The credentials are good, but the permission on the topic or the cluster is missing."""
+
+
+class KafkaQueueFullError(KafkaError):
+    """The client's own queue is full because events come faster than the brokers take them."""
+
+    retriable = True
+
+
+class KafkaTimeoutError(KafkaError, TimeoutError):
+    """Time ran out before the broker's delivery report came.
+
+    The outcome is unknown: the event may still be delivered. Publishing the same event again is safe for
+    every consumer that dedupes by ``event_id``.
+    """
+
+    retriable = True
+
+
+def _rebuild(kind: type[KafkaError], message: str, name: str | None, retriable: bool) -> KafkaError:
+    return kind(message, name=name, retriable=retriable)

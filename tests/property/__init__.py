@@ -1,0 +1,1 @@
+"""Promises that hold for every input, looked for with generated ones."""
