@@ -1,0 +1,1 @@
+"""How an event travels: producers, delivery reports, the embedded broker. On confluent-kafka alone."""

@@ -1,0 +1,161 @@
+"""The producer for asyncio: the same promises, and the event loop is never blocked.
+
+confluent-kafka's own ``AIOProducer`` refuses headers (it produces in batches, which carry none), so this one
+stands on :class:`~airflow_workflow_events.kafka.producer.WorkflowEventProducer` and its reporting thread.
+"""
+
+# ruff: noqa: ASYNC109, TID253 - timeouts are part of the producer's interface; this module is for asyncio
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self
+
+from airflow_workflow_events.errors import KafkaError, KafkaQueueFullError, KafkaTimeoutError
+from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.kafka.pending import timeout_error
+from airflow_workflow_events.kafka.producer import CONNECT_TIMEOUT_MS, WorkflowEventProducer
+from airflow_workflow_events.kafka.reports import DeliveryReport
+
+log = logging.getLogger(__name__)
+
+# How long to leave the loop alone while librdkafka's queue is full, in seconds.
+_QUEUE_FULL_PAUSE_SECONDS = 0.01
+
+_P = ParamSpec("_P")
+
+
+def _with_parameters_of(
+    _constructor: Callable[Concatenate[WorkflowEventProducer, _P], None],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[AsyncWorkflowEventProducer, _P], None]]:
+    """Say for type checkers that a constructor takes the parameters of the synchronous one."""
+    return lambda constructor: constructor
+
+
+class AsyncWorkflowEventProducer:
+    """Publishes workflow events from asyncio code; for use with ``async with``.
+
+    Takes the parameters of :class:`~airflow_workflow_events.kafka.producer.WorkflowEventProducer`. With
+    ``connect=True`` (default) it proves that a broker answers when it is entered or started rather than when
+    it is constructed, because a constructor cannot wait without blocking the loop.
+
+    Raises:
+        ConfigurationError: a setting or a combination is wrong.
+    """
+
+    @_with_parameters_of(WorkflowEventProducer.__init__)
+    def __init__(
+        self, *args: Any, connect: bool = True, connect_timeout_ms: int = CONNECT_TIMEOUT_MS, **options: Any
+    ) -> None:
+        self._producer = WorkflowEventProducer(*args, connect=False, **options)
+        self._connect = connect
+        self._connect_timeout_seconds = connect_timeout_ms / 1000
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Prove that a broker answers, unless ``connect=False``.
+
+        Raises:
+            KafkaConnectionError: none answered within ``connect_timeout_ms``.
+            KafkaAuthenticationError: the broker refused the credentials or the certificate.
+        """
+        if self._connect:
+            try:
+                await asyncio.to_thread(self._producer.check_connection, self._connect_timeout_seconds)
+            except KafkaError:
+                await self.close(timeout=0)
+                raise
+
+    async def publish_event(
+        self, event: WorkflowEvent, topic: str | None = None, timeout: float | None = None
+    ) -> bool:
+        """Publish one event and wait for the broker's word.
+
+        Parameters, result and errors are those of
+        :meth:`~airflow_workflow_events.kafka.producer.WorkflowEventProducer.publish_event`. Cancelling the
+        call leaves the outcome unknown, like a timeout.
+        """
+        return (await self.deliver(event, topic, timeout)).delivered
+
+    async def deliver(
+        self, event: WorkflowEvent, topic: str | None = None, timeout: float | None = None
+    ) -> DeliveryReport:
+        """Publish one event and return its report; raises as :meth:`publish_event` does."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        return await asyncio.shield(self._submit(event, topic))
+                    except KafkaQueueFullError:
+                        await asyncio.sleep(_QUEUE_FULL_PAUSE_SECONDS)
+        except TimeoutError as error:
+            if isinstance(error, KafkaTimeoutError):
+                raise
+            raise timeout_error(event.event_id, timeout) from None
+
+    async def publish_events(
+        self, events: Iterable[WorkflowEvent], topic: str | None = None, timeout: float | None = None
+    ) -> list[DeliveryReport]:
+        """Publish many events at once, pipelined, and wait for all reports.
+
+        Parameters, result and errors are those of
+        :meth:`~airflow_workflow_events.kafka.producer.WorkflowEventProducer.publish_events`.
+        """
+        # Serialising thousands of events would hold the loop for milliseconds at a time; a thread does not.
+        return await asyncio.to_thread(self._producer.publish_events, events, topic, timeout)
+
+    def send(self, event: WorkflowEvent, topic: str | None = None) -> asyncio.Future[DeliveryReport]:
+        """Send an event without waiting; return a future of its report, as the synchronous ``send`` does.
+
+        Raises:
+            EventTooLargeError: and the others, as :meth:`publish_event`, but for a timeout.
+        """
+        try:
+            return self._submit(event, topic)
+        except KafkaQueueFullError as error:
+            log.error("event %s was not delivered: %s", event.event_id, error)
+            future: asyncio.Future[DeliveryReport] = asyncio.get_running_loop().create_future()
+            future.set_result(DeliveryReport(event.event_id, topic or self._producer.topic, error=error))
+            return future
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything sent so far has its report; ``timeout`` in seconds, default: without end.
+
+        Raises:
+            KafkaTimeoutError: ``timeout`` ran out with events still under way.
+        """
+        await asyncio.to_thread(self._producer.flush, timeout)
+
+    async def close(self, timeout: float | None = None) -> bool:
+        """Deliver what is under way and give the client up; see the synchronous ``close``."""
+        return await asyncio.to_thread(self._producer.close, timeout)
+
+    def _submit(self, event: WorkflowEvent, topic: str | None) -> asyncio.Future[DeliveryReport]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[DeliveryReport] = loop.create_future()
+        self._producer.submit(event, topic, lambda report: _call_soon(loop, _set_result, future, report))
+        return future
+
+
+def _set_result(future: asyncio.Future[DeliveryReport], report: DeliveryReport) -> None:
+    if not future.done():  # the caller may have been cancelled
+        future.set_result(report)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
+    """Call something on the loop from the reporting thread."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:  # the loop was closed before the report came; nobody is left to be told
+        log.debug("a delivery report came after its event loop was closed")

@@ -1,0 +1,416 @@
+"""One librdkafka producer and everything that must live and die with it.
+
+It is opened, proves that a broker answers, takes records, serves reports, survives a fork by being replaced
+in the child, and delivers what is under way before it is closed or the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import logging
+import math
+import os
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import confluent_kafka
+
+from airflow_workflow_events.errors import (
+    ConfigurationError,
+    KafkaConnectionError,
+    KafkaQueueFullError,
+    KafkaTimeoutError,
+    ProducerClosedError,
+)
+from airflow_workflow_events.events.codec import KafkaRecord
+from airflow_workflow_events.kafka.config import without_secrets
+from airflow_workflow_events.kafka.pending import Reporter
+from airflow_workflow_events.kafka.polling import Poller, Waitable
+from airflow_workflow_events.kafka.reports import HOPELESS, translate
+
+log = logging.getLogger(__name__)
+
+OnDelivery = Callable[[Any, Any], None]
+"""librdkafka's delivery callback: an error or None, and the message."""
+
+# A process that ends without close() still gets this long to deliver what was sent without waiting.
+_EXIT_FLUSH_SECONDS = 10.0
+# After giving up, librdkafka still has to hand back each message with its reason.
+_PURGE_SECONDS = 5.0
+_KEPT_ERRORS = 20
+# librdkafka reports an event within its delivery timeout; a report that a signal handler lost never comes.
+_GRACE_SECONDS = 5.0
+_USER_CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb"})
+_ANY_PARTITION = -1  # RD_KAFKA_PARTITION_UA: by the key
+
+
+class ProducerClient:
+    """A librdkafka producer, fork-safe and closed with care.
+
+    Args:
+        config: librdkafka's configuration, complete and checked.
+
+    Raises:
+        ConfigurationError: librdkafka refuses the configuration.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+        self.closed = True  # until it is open
+        self._state_lock = threading.Lock()
+        self._errors: deque[tuple[float, confluent_kafka.KafkaError]] = deque(maxlen=_KEPT_ERRORS)
+        self._open()
+        # librdkafka has accepted the number; without a limit a message stays until it is delivered.
+        limit = int(self.config["message.timeout.ms"]) / 1000
+        self._longest_delivery_seconds = limit + _GRACE_SECONDS if limit else math.inf
+
+    @property
+    def servers(self) -> str:
+        """The bootstrap servers."""
+        return str(self.config["bootstrap.servers"])
+
+    def check_usable(self) -> None:
+        """Raise :class:`ProducerClosedError` after :meth:`close`.
+
+        Opens a new librdkafka producer after a fork, in the child, and after a fatal error, from which a
+        producer never recovers.
+        """
+        if self.closed:
+            raise ProducerClosedError("the producer is closed: create a new one")
+        if self._stale or self._guard.failed:
+            with self._state_lock:
+                if self.closed:
+                    raise ProducerClosedError("the producer is closed: create a new one")
+                if self._stale or self._guard.failed:
+                    self._open()
+
+    def check_may_wait(self) -> None:
+        """Raise :class:`ReentrantCallError` in a delivery callback, where waiting for a report never ends."""
+        self._poller.refuse_in_callback()
+
+    def check_connection(self, timeout: float) -> None:
+        """Prove within ``timeout`` seconds that a broker answers.
+
+        Raises:
+            KafkaAuthenticationError: at once, where the broker refuses the credentials or the certificate.
+            KafkaConnectionError: no broker answered in time.
+        """
+        self.check_may_wait()
+        self.check_usable()
+        deadline = monotonic() + timeout
+        while True:
+            remaining = deadline - monotonic()
+            try:
+                # A metadata request would fetch the whole topic list, or could make the broker create one.
+                self._producer.cluster_id(timeout=max(min(remaining, 0.25), 0.01))
+            except confluent_kafka.KafkaException:
+                self._poller.serve(0)  # serves the error callback, which knows the reason
+            else:
+                log.info("connected to Kafka at %s", self.servers)
+                return
+            for _, error in self._errors:
+                if error.code() in HOPELESS:
+                    raise translate(error, self.reporter.safe_text(error))
+            if deadline - monotonic() <= 0:
+                reason = self.trouble_since(deadline - timeout) or "no answer"
+                raise KafkaConnectionError(
+                    f"no Kafka broker at {self.servers} answered within {timeout:g} s ({reason}): "
+                    "check the address, the listener and the security_protocol"
+                )
+
+    def trouble_since(self, moment: float) -> str | None:
+        """Return the last error since ``moment`` (monotonic seconds), the likely cause of a timeout."""
+        recent = [error for when, error in list(self._errors) if when >= moment]
+        # "1/1 brokers are down" says less than what brought them down.
+        telling = [error for error in recent if error.name() != "_ALL_BROKERS_DOWN"] or recent
+        return self.reporter.safe_text(telling[-1]) if telling else None
+
+    def produce(self, record: KafkaRecord, topic: str, on_delivery: OnDelivery) -> None:
+        """Put a record into librdkafka's queue; never blocks.
+
+        Raises:
+            KafkaQueueFullError: there is no room.
+            KafkaError: librdkafka refused it.
+            ProducerClosedError: the producer was closed meanwhile.
+        """
+        key, value, headers = record
+        try:
+            # Nothing gets in once close() has begun to count what is under way.
+            with self._gate:
+                if self.closed:
+                    raise ProducerClosedError("the producer was closed meanwhile: this event was not sent")
+                # By position, in the order of confluent-kafka's documentation: keywords cost a fifth more.
+                self._producer.produce(topic, value, key, _ANY_PARTITION, on_delivery, None, 0, headers)
+                self.reporter.sent += 1
+        except BufferError:
+            raise KafkaQueueFullError(
+                "librdkafka's queue is full: the brokers take events more slowly than they come "
+                "(queue.buffering.max.messages, queue.buffering.max.kbytes)",
+                name="_QUEUE_FULL",
+            ) from None
+        except confluent_kafka.KafkaException as error:
+            if error.args[0].name() == "_FATAL":  # and perhaps nobody polled, and so heard why
+                self._guard.failed = True
+                self._poller.serve(0)
+            raise self.reporter.error(error.args[0]) from None
+
+    def produce_many(
+        self, records: Sequence[tuple[int, KafkaRecord]], topic: str, settle: Callable[[int, Any, Any], None]
+    ) -> int:
+        """Put numbered records into librdkafka's queue, in order, until one does not get in; never blocks.
+
+        Args:
+            records: the records, each with its number.
+            topic: where to.
+            settle: librdkafka's delivery callback, which gets the record's number first.
+
+        Returns:
+            How many got in. :meth:`enqueue` waits for room for the next one, or says what is wrong with it.
+        """
+        produce, count = self._producer.produce, 0
+        with self._gate:
+            if self.closed:
+                return 0
+            try:
+                for number, (key, value, headers) in records:
+                    produce(topic, value, key, _ANY_PARTITION, partial(settle, number), None, 0, headers)
+                    count += 1
+            except (BufferError, confluent_kafka.KafkaException):
+                pass  # the caller tries this one again by itself
+            finally:
+                self.reporter.sent += count
+        return count
+
+    def enqueue(
+        self,
+        record: KafkaRecord,
+        topic: str,
+        on_delivery: OnDelivery,
+        event_id: str,
+        deadline: float | None,
+    ) -> None:
+        """Put a record into the queue, waiting for room until the deadline.
+
+        Raises:
+            KafkaTimeoutError: there was no room in time; the event was not sent.
+            KafkaError: librdkafka refused it.
+        """
+        limit = deadline
+        while True:
+            try:
+                return self.produce(record, topic, on_delivery)
+            except KafkaQueueFullError:
+                if limit is None:
+                    # What is in the queue leaves it within the delivery timeout, one way or the other.
+                    limit = monotonic() + self._longest_delivery_seconds
+                if monotonic() >= limit:
+                    raise KafkaTimeoutError(
+                        f"event {event_id} was not sent: librdkafka's queue stayed full until time ran out",
+                        name="_QUEUE_FULL",
+                    ) from None
+                self._poller.serve(min(0.05, max(limit - monotonic(), 0)))
+
+    def wait(self, pending: Waitable, deadline: float | None) -> bool:
+        """Wait for reports until ``pending`` is done or the deadline has passed; return whether it is done.
+
+        What is not done by then, or when a signal handler raises, goes on: its report is served in the
+        background. ``None`` waits as long as a delivery can take.
+        """
+        try:
+            done = self._poller.wait(pending, self._bounded(deadline))
+        except BaseException:
+            self.serve(pending)
+            raise
+        if not done:
+            self.serve(pending)
+        return done
+
+    def serve(self, pending: Waitable) -> None:
+        """Have the background thread serve the report of what nobody waits for (any more)."""
+        pending.owner = self  # a producer forgotten right after sending still delivers
+        self.reporter.unwaited.add(pending)
+        if pending.done:  # its report came before it was there to be discarded
+            self.reporter.unwaited.discard(pending)
+        else:
+            self._poller.serve_in_background()
+
+    def flush(self, deadline: float | None) -> int:
+        """Wait until nothing is under way or the deadline has passed; return how many events still are."""
+        return 0 if self._poller.flush(self._bounded(deadline)) else self.under_way
+
+    @property
+    def under_way(self) -> int:
+        """How many events have no report yet."""
+        return max(self.reporter.sent - self.reporter.answered, 0)
+
+    def abandon(self) -> None:
+        """Give up what is under way without waiting; may be called from a signal handler."""
+        if not self._stale:
+            self._producer.purge(blocking=False)
+
+    def close(self, timeout: float | None) -> bool:
+        """Deliver what is under way for ``timeout`` seconds, give up the rest; return whether all left."""
+        self.check_may_wait()
+        with self._state_lock:
+            if self.closed:
+                return True
+            with self._gate:
+                self.closed = True
+        _open_clients.discard(self)
+        if self._stale:  # what is under way is the parent's
+            return True
+        left = self.flush(None if timeout is None else monotonic() + timeout)
+        if left:
+            log.error("closing with %d event(s) undelivered after %s s", left, timeout)
+            self._producer.purge()  # each gets a report with its reason, and is logged by its id
+            self._poller.flush(monotonic() + _PURGE_SECONDS)
+        self._poller.stop()
+        log.debug("producer for %s closed", self.servers)
+        return left == 0
+
+    def _open(self) -> None:
+        """Make the librdkafka producer and what belongs to it; also in the child of a fork."""
+        callbacks = {
+            name: _contained(name, self.config[name]) for name in _USER_CALLBACKS & self.config.keys()
+        }
+        users = callbacks.get("error_cb", _ignore)
+        # librdkafka must not keep this object alive, so that forgetting it frees librdkafka's threads.
+        own = weakref.WeakMethod(self._on_error)
+
+        def on_error(error: confluent_kafka.KafkaError) -> None:
+            (own() or _ignore)(error)
+            users(error)
+
+        try:
+            self._producer = confluent_kafka.Producer(
+                {**self.config, **callbacks, "error_cb": on_error},
+                logger=logging.getLogger("airflow_workflow_events.librdkafka"),
+            )
+        except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
+            cause = error.args[0] if error.args else error
+            text = cause.str() if isinstance(cause, confluent_kafka.KafkaError) else str(cause)
+            raise ConfigurationError(
+                f"librdkafka refuses the configuration: {without_secrets(text, self.config)}"
+            ) from None
+        self._gate = threading.Lock()
+        self.reporter = Reporter(self.config)
+        self._guard = _Guard(self._producer, self.reporter)
+        self._poller = Poller(self._guard, self.reporter.unwaited)
+        self._errors.clear()
+        self._stale = False
+        self.closed = False
+        _open_clients.add(self)
+        _deliver_at_exit_of_this_process()
+
+    def _bounded(self, deadline: float | None) -> float:
+        return monotonic() + self._longest_delivery_seconds if deadline is None else deadline
+
+    def leave_to_parent(self) -> None:
+        """In the child of a fork: forget the parent's producer without touching it."""
+        # Destroying it would wait for threads that do not exist here, so its reference count never drops.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+        self._state_lock = threading.Lock()  # another thread may have held the parent's
+        self._gate = threading.Lock()
+        self.reporter = Reporter(self.config)
+        self._stale = True
+
+    def _on_error(self, error: confluent_kafka.KafkaError) -> None:
+        self._errors.append((monotonic(), error))
+        # librdkafka logs it as well, under the logger given to it.
+        log.debug("Kafka client: %s", self.reporter.safe_text(error))
+
+
+class _Guard:
+    """Polls a librdkafka producer, and remembers a fatal error, which polling raises once.
+
+    The broker and an idempotent producer may come to disagree about what was written, or the broker may
+    refuse it idempotence. librdkafka then takes and sends nothing any more.
+
+    Args:
+        producer: the producer.
+        reporter: is told the error.
+    """
+
+    def __init__(self, producer: confluent_kafka.Producer, reporter: Reporter) -> None:
+        self._producer = producer
+        self._reporter = reporter
+        self.failed = False
+
+    def poll(self, timeout: float) -> int:
+        """Poll for at most ``timeout`` seconds."""
+        try:
+            return self._producer.poll(timeout)
+        except confluent_kafka.KafkaException as error:
+            self._fail(error.args[0])
+            return 0
+
+    def flush(self, timeout: float) -> int:
+        """Flush for at most ``timeout`` seconds."""
+        try:
+            return self._producer.flush(timeout)
+        except confluent_kafka.KafkaException as error:
+            self._fail(error.args[0])
+            return len(self._producer)
+
+    def _fail(self, error: confluent_kafka.KafkaError) -> None:
+        log.error("the Kafka client failed and is replaced: %s", self._reporter.safe_text(error))
+        self._reporter.fatal = error
+        self.failed = True
+        self._producer.purge(blocking=False)  # what is under way gets its report, as a failure, at once
+
+
+def _contained(name: str, callback: Callable[..., Any]) -> Callable[..., None]:
+    """Keep what a user's callback raises away from whoever happens to poll."""
+
+    def call(*arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:  # noqa: BLE001 - see above
+            log.error("%s raised %s: %s", name, type(error).__name__, error)
+
+    return call
+
+
+def _ignore(_error: object) -> None:
+    """Take the errors of a librdkafka producer whose owner is gone."""
+
+
+_open_clients: weakref.WeakSet[ProducerClient] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for client in list(_open_clients):
+        client.leave_to_parent()
+
+
+def _at_exit() -> None:
+    for client in list(_open_clients):
+        if client.reporter.unwaited:
+            client.close(_EXIT_FLUSH_SECONDS)
+
+
+def _deliver_at_exit_of_this_process() -> None:
+    """Register :func:`_at_exit`, once in every process.
+
+    A forked child of Airflow runs only the exit handlers that were registered after the fork, and one of
+    multiprocessing only its own kind.
+    """
+    global _exit_registered_in  # noqa: PLW0603 - the registration is the process's
+    if _exit_registered_in == os.getpid():
+        return
+    _exit_registered_in = os.getpid()
+    atexit.register(_at_exit)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _at_exit, exitpriority=10)
+
+
+_exit_registered_in: int | None = None
+os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,1 @@
+"""Real message brokers for the tests, started as processes on this machine."""

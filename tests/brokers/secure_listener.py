@@ -1,0 +1,174 @@
+"""The SASL_SSL and SSL listeners of a test cluster: settings, users and what these may do."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: TID253
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from tests.brokers.certificates import Certificates, make_certificates
+
+TOPIC_PREFIX = "events-"
+"""The users' permissions are for topics whose names begin with this."""
+
+CLIENT_CERTIFICATE_USER = "CN=test client"
+"""Whom the SSL listener takes the bearer of the client certificate for."""
+
+_SCRAM_MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+_PREFIX = "listener.name.sasl_ssl"
+_TLS_PREFIX = "listener.name.ssl"
+_SECURITY = "org.apache.kafka.common.security"
+
+
+@dataclass(frozen=True)
+class SecureListener:
+    """How clients reach the SASL_SSL listener.
+
+    It takes SCRAM-SHA-256, SCRAM-SHA-512, PLAIN, and OAUTHBEARER with unsecured tokens (whose ``sub``
+    claim is believed as it stands). A client certificate is optional; one that is shown must come
+    from the same authority.
+    """
+
+    bootstrap_servers: str
+    """Comma-separated ``host:port`` of every broker's secure listener."""
+    mutual_tls_servers: str
+    """Comma-separated ``host:port`` of every broker's SSL listener: no SASL, the client certificate is
+    required, and its subject is a user with the permissions of ``writer``."""
+    ca_location: str
+    """Path of the authority's certificate, PEM."""
+    users: dict[str, str] = field(repr=False)
+    """Passwords by user name, random for each cluster.
+
+    ``writer`` may describe, create and write topics named ``events-*``, and write idempotently;
+    ``reader`` may describe and read topics named ``events-*``, with any consumer group;
+    ``nobody`` can log in and may do nothing.
+    """
+    client_certificate_location: str
+    """Path of a client certificate, PEM."""
+    client_key_location: str
+    """Path of that certificate's key, PEM, not encrypted."""
+
+    def client_settings(self, user: str, mechanism: str = "SCRAM-SHA-512") -> dict[str, str]:
+        """Settings for a confluent_kafka client that logs in as ``user``, without a client certificate.
+
+        Args:
+            user: one of ``users``.
+            mechanism: a SASL mechanism with a password, or ``OAUTHBEARER``.
+        """
+        settings = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": "SASL_SSL",
+            "ssl.ca.location": self.ca_location,
+            "sasl.mechanism": mechanism,
+        }
+        if mechanism == "OAUTHBEARER":
+            return settings | {
+                "enable.sasl.oauthbearer.unsecure.jwt": "true",
+                "sasl.oauthbearer.config": f"principal={user}",
+            }
+        return settings | {"sasl.username": user, "sasl.password": self.users[user]}
+
+
+def make_secure_listener(
+    directory: Path, addresses: list[str], tls_addresses: list[str]
+) -> tuple[SecureListener, Certificates]:
+    """Make certificates in ``directory`` and passwords for listeners at these ``host:port``s.
+
+    Args:
+        directory: where the certificates go.
+        addresses: of the SASL_SSL listener.
+        tls_addresses: of the SSL listener.
+    """
+    certificates = make_certificates(directory)
+    listener = SecureListener(
+        bootstrap_servers=",".join(addresses),
+        mutual_tls_servers=",".join(tls_addresses),
+        ca_location=str(certificates.ca),
+        users={user: secrets.token_hex(16) for user in ("writer", "reader", "nobody")},
+        client_certificate_location=str(certificates.client_certificate),
+        client_key_location=str(certificates.client_key),
+    )
+    return listener, certificates
+
+
+def broker_properties(listener: SecureListener, certificates: Certificates) -> dict[str, str]:
+    """The broker's settings for the listeners ``SASL_SSL`` and ``SSL``, and for authorisation."""
+    plain_users = " ".join(f'user_{user}="{password}"' for user, password in listener.users.items())
+    stores = {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(certificates.server_key_and_certificate),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(certificates.ca),
+    }
+    properties = {
+        f"{prefix}.{name}": value for prefix in (_PREFIX, _TLS_PREFIX) for name, value in stores.items()
+    } | {
+        f"{_TLS_PREFIX}.ssl.client.auth": "required",
+        # With the listener's prefix, because Kafka ignores the bare setting on SASL_SSL listeners.
+        f"{_PREFIX}.ssl.client.auth": "requested",
+        f"{_PREFIX}.sasl.enabled.mechanisms": ",".join((*_SCRAM_MECHANISMS, "PLAIN", "OAUTHBEARER")),
+        f"{_PREFIX}.plain.sasl.jaas.config": f"{_SECURITY}.plain.PlainLoginModule required {plain_users};",
+        # Without options and handlers this is Kafka's built-in unsecured validation of tokens.
+        f"{_PREFIX}.oauthbearer.sasl.jaas.config": (
+            f"{_SECURITY}.oauthbearer.OAuthBearerLoginModule required;"
+        ),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        # Whoever comes through the PLAINTEXT listener: the brokers themselves, and the tests' set-up.
+        "super.users": "User:ANONYMOUS",
+    }
+    for mechanism in _SCRAM_MECHANISMS:
+        key = f"{_PREFIX}.{mechanism.lower()}.sasl.jaas.config"
+        properties[key] = f"{_SECURITY}.scram.ScramLoginModule required;"
+    return properties
+
+
+def scram_format_arguments(listener: SecureListener) -> list[str]:
+    """Arguments with which Kafka's StorageTool creates the SCRAM users along with the log directory."""
+    return [
+        argument
+        for mechanism in _SCRAM_MECHANISMS
+        for user, password in listener.users.items()
+        for argument in ("--add-scram", f"{mechanism}=[name={user},password={password}]")
+    ]
+
+
+def create_acls(admin: AdminClient) -> None:
+    """Grant the users their permissions; brokers other than the answering one may learn of it later.
+
+    Args:
+        admin: a client of the PLAINTEXT listener.
+    """
+    prefixed, literal = ResourcePatternType.PREFIXED, ResourcePatternType.LITERAL
+    # One request, so that a broker that knows any of these grants knows them all.
+    grants = [
+        *(
+            grant
+            for writer in ("writer", CLIENT_CERTIFICATE_USER)
+            for grant in (
+                *_grants(writer, ResourceType.TOPIC, TOPIC_PREFIX, prefixed, "DESCRIBE", "CREATE", "WRITE"),
+                *_grants(writer, ResourceType.BROKER, "kafka-cluster", literal, "IDEMPOTENT_WRITE"),
+            )
+        ),
+        *_grants("reader", ResourceType.TOPIC, TOPIC_PREFIX, prefixed, "DESCRIBE", "READ"),
+        *_grants("reader", ResourceType.GROUP, "*", literal, "DESCRIBE", "READ"),
+    ]
+    for future in admin.create_acls(grants, request_timeout=30).values():
+        future.result()
+
+
+def _grants(
+    user: str, kind: ResourceType, name: str, pattern: ResourcePatternType, *operations: str
+) -> list[AclBinding]:
+    return [
+        AclBinding(kind, name, pattern, f"User:{user}", "*", AclOperation[operation], AclPermissionType.ALLOW)
+        for operation in operations
+    ]

@@ -1,0 +1,1 @@
+"""Promises between the package, Kafka and other libraries."""

@@ -1,0 +1,134 @@
+"""Signals, races and forks: whatever cuts in, nobody hangs and the producer goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+
+from airflow_workflow_events import (
+    EmbeddedBroker,
+    ProducerClosedError,
+    WorkflowEventProducer,
+)
+from tests.broker import Broker
+from tests.events import make_event, make_events
+from tests.waiting import await_condition
+
+
+@pytest.mark.parametrize("threads", ["alone", "shared"])
+def test_a_producer_works_on_after_signals_that_raise_at_any_moment(threads: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.contract.processes.interrupted", threads],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_what_is_sent_while_the_producer_closes_is_refused_or_reported(embedded_producers: str) -> None:
+    for _ in range(60):
+        producer = WorkflowEventProducer(embedded_producers)
+        event = make_event(payload={"data": {"texts": ["x" * 40] * 400}})
+        start = threading.Barrier(2)
+
+        def send(
+            producer: WorkflowEventProducer = producer,
+            start: threading.Barrier = start,
+            event: object = event,
+        ) -> bool:
+            start.wait()
+            try:
+                return producer.send(event).result(timeout=10) is not None  # type: ignore[arg-type]
+            except ProducerClosedError:
+                return True
+
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(send)
+            start.wait()
+            producer.close()
+            assert answer.result(timeout=20)
+
+
+def test_a_signal_handler_can_give_up_what_is_under_way() -> None:
+    with EmbeddedBroker() as broker:
+        producer = WorkflowEventProducer(broker.bootstrap_servers)
+        assert producer.publish_event(make_event())
+        broker.set_round_trip_ms(60_000)
+        before = signal.signal(signal.SIGALRM, lambda *_: producer.abandon())
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            started = time.monotonic()
+            assert producer.publish_event(make_event(), timeout=30) is False
+            assert time.monotonic() - started < 20
+        finally:
+            signal.signal(signal.SIGALRM, before)
+            broker.set_round_trip_ms(0)
+        assert await_condition(
+            lambda: producer.publish_event(make_event(), timeout=30), timeout_seconds=60, what="a delivery"
+        )
+        producer.close(timeout=10)
+
+
+def test_a_raising_callback_does_not_end_the_reporting_thread(embedded_producers: str) -> None:
+    producer = WorkflowEventProducer(embedded_producers)
+
+    def leave(_future: object) -> None:
+        raise SystemExit
+
+    producer.send(make_event()).add_done_callback(leave)
+    assert producer.send(make_event()).result(timeout=20).delivered
+    producer.close()
+
+
+def test_a_raising_statistics_callback_does_not_reach_the_caller(
+    embedded_producers: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_statistics: str) -> None:
+        raise ValueError("no dashboard")
+
+    config = {"stats_cb": fail, "statistics.interval.ms": 10}
+    with WorkflowEventProducer(embedded_producers, config=config) as producer:
+        await_condition(
+            lambda: producer.publish_event(make_event()) and "no dashboard" in caplog.text,
+            timeout_seconds=20,
+            what="the statistics callback to be called",
+        )
+
+
+def _send_and_return(servers: str, topic: str) -> None:
+    producer = WorkflowEventProducer(servers, topic=topic, config={"linger.ms": 300})
+    for event in make_events(20):
+        producer.send(event)
+
+
+def test_a_child_of_multiprocessing_that_ends_right_after_sending_delivers(embedded_broker: Broker) -> None:
+    topic = f"events-{uuid4()}"
+    embedded_broker.create_topic(topic)
+    child = multiprocessing.get_context("fork").Process(
+        target=_send_and_return, args=(embedded_broker.bootstrap_servers, topic)
+    )
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert len(embedded_broker.messages(topic, 20)) == 20
+
+
+@pytest.fixture
+def embedded_producers() -> Iterator[str]:
+    """Addresses of an embedded broker."""
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap_servers
