@@ -1,0 +1,208 @@
+"""Where Airflow's connection becomes a producer."""
+
+from __future__ import annotations
+
+import json
+import re
+from copy import copy
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
+from airflow.providers.common.compat.sdk import AirflowException, mask_secret
+
+from airflow_workflow_events.errors import ConfigurationError, KafkaError, WorkflowEventsError
+from airflow_workflow_events.provider_info import CONNECTION_TYPE, DEFAULT_CONNECTION, UI_FIELD_BEHAVIOUR
+from airflow_workflow_events.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_workflow_events.kafka.producer import WorkflowEventProducer
+
+# What this hook reads from the extra itself; everything else there is librdkafka's.
+_OWN_FIELDS = ("topic", "environment", "cloudevents", "connect.timeout.ms", "config")
+# A stock Kafka connection may serve consumers too; a producer would only warn about these.
+_CONSUMER_FIELDS = ("group.id", "group.instance.id", "auto.offset.reset", "enable.auto.commit")
+_DEFAULT_PORT = 9092
+_HAS_PORT = re.compile(r"^(?:[^:]+|\[[^\]]+\]):\d+$")
+# A person waits for the answer of the test button.
+_TEST_TIMEOUT_MS = 5_000
+_TOPIC_TIMEOUT_SECONDS = 3.0
+
+
+class WorkflowEventHook(KafkaBaseHook):
+    """Makes a :class:`~airflow_workflow_events.WorkflowEventProducer` from an Airflow connection.
+
+    Built on the Kafka provider's hook, so Amazon MSK IAM, Google Managed Kafka and the allow-list of OAuth
+    callbacks work as they do there. Takes a connection of type ``workflow_events``, or a stock ``kafka`` one.
+
+    Args:
+        workflow_events_conn_id: the connection. Default ``"workflow_events_default"``.
+    """
+
+    conn_name_attr = "workflow_events_conn_id"
+    default_conn_name = DEFAULT_CONNECTION
+    conn_type = CONNECTION_TYPE
+    hook_name = "Workflow Events (Kafka)"
+
+    def __init__(self, workflow_events_conn_id: str = DEFAULT_CONNECTION) -> None:
+        super().__init__(kafka_config_id=workflow_events_conn_id)  # type: ignore[no-untyped-call]
+        self.workflow_events_conn_id = workflow_events_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the form shows the standard fields, for Airflows that do not read provider info."""
+        return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The Airflow connection, looked up once."""
+        return self.get_connection(self.workflow_events_conn_id)
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The connection's fields that are not librdkafka's, blank ones left out."""
+        extra = _filled(self.connection.extra_dejson)
+        return {name: extra[name] for name in _OWN_FIELDS if name in extra}
+
+    @cached_property
+    def topic(self) -> str:
+        """The default topic: the connection's, or ``[workflow_events] topic``."""
+        return str(self.fields.get("topic") or Settings.load().topic)
+
+    @cached_property
+    def environment(self) -> str:
+        """The environment of events: the connection's, or ``[workflow_events] environment``."""
+        return str(self.fields.get("environment") or Settings.load().environment)
+
+    def get_producer(self, **overrides: Any) -> WorkflowEventProducer:
+        """Return a new producer for the connection. The caller closes it, best with ``with``.
+
+        Args:
+            **overrides: parameters of the producer that win over the connection's fields.
+
+        Raises:
+            ConfigurationError: the connection has no brokers, or a field that cannot be used.
+            KafkaConnectionError: no broker answered, unless ``connect=False``.
+            KafkaAuthenticationError: the broker refused the credentials.
+        """
+        from airflow_workflow_events.kafka.config import ALIASES, OPTION_OF_PARAMETER, SECRET_OPTIONS
+        from airflow_workflow_events.kafka.producer import WorkflowEventProducer
+
+        config = self._build_config()
+        for name in SECRET_OPTIONS & config.keys():
+            # Airflow masks by the name of the key, and misses ssl.key.pem and the like.
+            mask_secret(config[name])
+        options: dict[str, Any] = {"topic": self.topic, "client_id": "airflow-workflow-events"}
+        if "cloudevents" in self.fields:
+            options["cloudevents"] = self.fields["cloudevents"]
+        if "connect.timeout.ms" in self.fields:
+            options["connect_timeout_ms"] = self._milliseconds("connect.timeout.ms")
+        # The producer lets config win over its parameters; here the caller's word is the last.
+        given = {OPTION_OF_PARAMETER.get(name) for name in overrides}
+        own_config = {name: value for name, value in config.items() if name not in given}
+        for name, value in (overrides.pop("config", None) or {}).items():
+            own_config[ALIASES.get(name, name)] = value
+        try:
+            return WorkflowEventProducer(**{**options, **overrides}, config=own_config)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"connection {self.workflow_events_conn_id!r}: {error}") from None
+        except KafkaError as error:
+            raise type(error)(
+                f"connection {self.workflow_events_conn_id!r}: {error}",
+                name=error.name,
+                retriable=error.retriable,
+            ) from None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the connection out, for the button in Airflow's UI; writes nothing.
+
+        Returns:
+            Whether events could be published to the default topic, and what is wrong if not: brokers
+            unreachable, credentials refused, topic missing, no permission to write to it.
+        """
+        from airflow_workflow_events.kafka.topics import check_writable
+
+        try:
+            with self.get_producer(connect_timeout_ms=_TEST_TIMEOUT_MS) as producer:
+                permitted = check_writable(
+                    producer.client_config, self.topic, timeout_seconds=_TOPIC_TIMEOUT_SECONDS
+                )
+        except KafkaError as error:
+            return False, str(error)
+        except (WorkflowEventsError, AirflowException, ValueError) as error:
+            return False, f"The connection is not usable: {error}"
+        if not permitted:
+            return True, f"Connected to Kafka; topic {self.topic} exists, its permissions were not told."
+        return True, f"Connected to Kafka; events can be published to topic {self.topic}."
+
+    def _milliseconds(self, name: str) -> int:
+        """Return a field as a number; a connection made by hand may carry text."""
+        value = self.fields[name]
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise ConfigurationError(
+                f"connection {self.workflow_events_conn_id!r}: {name} is {value!r}: "
+                "use a whole number of milliseconds"
+            ) from None
+
+    def _build_config(self) -> dict[str, Any]:
+        """Let the Kafka provider complete librdkafka's options of the connection: callbacks, cloud tokens."""
+        view = copy(self.connection)
+        view.extra = json.dumps(_librdkafka_options(self.connection))
+        # The parent reads self.get_connection(...).extra_dejson. Answering it here saves a second lookup and
+        # hands it librdkafka's options alone: blanks gone, host and port put in, this hook's fields left out.
+        self.get_connection = lambda conn_id: view  # type: ignore[method-assign] # noqa: ARG005
+        try:
+            config: dict[str, Any] = super()._build_config()
+        except ValueError as error:
+            if "bootstrap.servers" in str(error):
+                raise ConfigurationError(
+                    f"connection {self.workflow_events_conn_id!r} names no broker: fill in Broker host and "
+                    'port, or bootstrap.servers in its extra, e.g. {"bootstrap.servers": "kafka:9092"}'
+                ) from None
+            raise
+        finally:
+            del self.get_connection
+        return config
+
+
+def _filled(extra: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what was left blank in the form."""
+    return {name: value for name, value in extra.items() if value is not None and value != ""}
+
+
+def _librdkafka_options(connection: Connection) -> dict[str, Any]:
+    from airflow_workflow_events.kafka.config import ALIASES
+
+    extra = _filled(connection.extra_dejson)
+    advanced = extra.get("config") or {}
+    if not isinstance(advanced, dict):
+        raise ConfigurationError(
+            f"connection {connection.conn_id!r}: config must be a JSON object of librdkafka options"
+        )
+    options = {
+        ALIASES.get(name, name): value
+        for name, value in extra.items()
+        if name not in _OWN_FIELDS and name not in _CONSUMER_FIELDS
+    }
+    options.update({ALIASES.get(name, name): value for name, value in _filled(advanced).items()})
+    servers = options.get("bootstrap.servers")
+    # A connection made by hand may hold a list.
+    text = ",".join(map(str, servers)) if isinstance(servers, list) else str(servers or "")
+    listed = [part.strip() for part in text.split(",")]
+    hosts = [_with_port(part.strip(), connection.port) for part in (connection.host or "").split(",")]
+    if together := list(dict.fromkeys(part for part in [*hosts, *listed] if part)):
+        options["bootstrap.servers"] = ",".join(together)
+    return options
+
+
+def _with_port(host: str, port: int | None) -> str:
+    """Return ``host:port``; people also write the port, or several hosts, into the host field."""
+    if not host or _HAS_PORT.search(host):
+        return host
+    if ":" in host and not host.startswith("["):  # a bare IPv6 address
+        host = f"[{host}]"
+    return f"{host}:{port or _DEFAULT_PORT}"

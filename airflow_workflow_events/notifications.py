@@ -1,0 +1,125 @@
+"""The notifier: the same events for ``on_*_callback`` and, asynchronously, for deadline alerts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseNotifier
+
+from airflow_workflow_events.events.model import EventType
+from airflow_workflow_events.publisher import FAILED_METRIC, Publication, count
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+class WorkflowEventNotifier(BaseNotifier):
+    """Publishes a workflow event. For callbacks of DAGs and tasks, and for deadline alerts::
+
+        on_failure_callback=WorkflowEventNotifier()
+        DeadlineAlert(..., callback=AsyncCallback(WorkflowEventNotifier))
+
+    Like the callbacks it never raises and never outlasts its bound. ``event_type``, ``data``, ``topic`` and
+    ``environment`` may contain templates. Where the context lacks what a template names, as Airflow's minimal
+    context of a run without tasks does, that field is left out and logged, and the event is still published.
+
+    Args:
+        event_type: what to call it. Default: what happened, by the state of the run or the task;
+            ``workflow.deadline_missed`` in a deadline alert.
+        data: added to ``payload.data``.
+        topic: where to. Default: the connection's topic.
+        environment: Default: the connection's, or ``[workflow_events] environment``.
+        conn_id: the connection. Default: ``[workflow_events] conn_id``.
+        timeout_seconds: the bound on everything. Default: ``[workflow_events] callback_timeout_seconds``.
+        context: given by Airflow in deadline alerts.
+
+    Raises:
+        ConfigurationError: ``data`` uses a name of the lifecycle's own, or the timeout is not above 0.
+    """
+
+    template_fields: Sequence[str] = ("event_type", "data", "topic", "environment")
+
+    def __init__(
+        self,
+        *,
+        event_type: EventType | str | None = None,
+        data: Mapping[str, Any] | None = None,
+        topic: str | None = None,
+        environment: str | None = None,
+        conn_id: str | None = None,
+        timeout_seconds: float | None = None,
+        context: Context | None = None,
+    ) -> None:
+        self.event_type = None if event_type is None else str(event_type)
+        self.data = dict(data or {})
+        self.topic = topic
+        self.environment = environment
+        self.conn_id = conn_id
+        self.timeout_seconds = timeout_seconds
+        self._rendered: dict[str, Any] = {}
+        # A mistake shows where the DAG is parsed; the topic may still be a template there.
+        Publication(emitted_by="notifier", data=self.data, timeout_seconds=timeout_seconds)
+        super().__init__(context=context)
+
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render the templates for this context, keeping the templates themselves.
+
+        Airflow's own version replaces the attributes, and one notifier serves every run whose callbacks the
+        DAG processor handles in one process: the second run would get the values of the first.
+        """
+        from jinja2 import StrictUndefined
+
+        dag = context.get("dag")
+        if jinja_env is None and hasattr(dag, "get_template_env"):
+            jinja_env = self.get_template_env(dag=dag)
+        elif jinja_env is None:
+            # Under dag.test() the DAG is a serialised one, which has no template environment, and a deadline
+            # alert has no DAG. Airflow's bare environment would render what is missing as nothing.
+            jinja_env = self.get_template_env()
+            jinja_env.undefined = StrictUndefined
+        self._rendered = {}
+        for name in self.template_fields:
+            template = getattr(self, name)
+            try:
+                self._rendered[name] = self.render_template(template, context, jinja_env)
+            except Exception as error:  # noqa: BLE001 - templates raise anything; the event matters more
+                self._rendered[name] = None
+                log.warning("%s is left out of the event, its template failed: %s", name, error)
+
+    def notify(self, context: Context) -> None:
+        """Publish the event of a callback's context. Never raises."""
+        self._publish(context)
+
+    async def async_notify(self, context: Context) -> None:
+        """Publish the event of a deadline alert without blocking the triggerer's loop. Never raises."""
+        import asyncio
+
+        await asyncio.to_thread(self._publish, context)
+
+    def _update_context(self, context: Context) -> Context:
+        """Leave the context alone: Airflow would put ``data`` and ``topic`` into what other callbacks see."""
+        return context
+
+    def _publish(self, context: Mapping[str, Any]) -> None:
+        if not self._rendered:  # notify() was called directly rather than by Airflow
+            self.render_template_fields(context)  # type: ignore[arg-type]
+        try:
+            publication = Publication(
+                emitted_by="notifier",
+                event_type=self._rendered.get("event_type"),
+                data=self._rendered.get("data") or {},
+                topic=self._rendered.get("topic") or None,
+                environment=self._rendered.get("environment"),
+                conn_id=self.conn_id,
+                timeout_seconds=self.timeout_seconds,
+            )
+        except Exception as error:  # noqa: BLE001 - a topic rendered to something illegal, for one
+            log.error("no workflow event was published by the notifier: %s", error)
+            count(FAILED_METRIC, "notifier")
+            return
+        publication.publish(context)

@@ -1,0 +1,128 @@
+"""The operator: a task that publishes an event and fails if Kafka did not take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_workflow_events.events.model import EventType, check_event_type
+from airflow_workflow_events.lifecycle import published_event
+from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
+from airflow_workflow_events.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_workflow_events.kafka.producer import WorkflowEventProducer
+
+
+class PublishWorkflowEventOperator(BaseOperator):
+    """Publishes one workflow event; the task succeeds only after the broker confirmed it.
+
+    A delivery that fails or times out fails the task, so that Airflow's retries apply. Every try publishes
+    under the same ``event_id``, so a retry after an unknown outcome is no second event to consumers that
+    dedupe by it.
+
+    Args:
+        event_type: what happened: an :class:`~airflow_workflow_events.EventType` or a domain's own dotted
+            type, e.g. ``"orders.loaded"``. Templated.
+        data: ``payload.data``: a mapping, or a pydantic model or dataclass, with templates at any depth of
+            mappings and sequences. Default: empty. Templated.
+        workflow_id: Default: the DAG's id. Templated.
+        workflow_run_id: Default: the run's id. Templated.
+        topic: where to. Default: the connection's topic. Templated.
+        environment: Default: the connection's, or ``[workflow_events] environment``. Templated.
+        workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``. Templated.
+        timeout: how long to wait for the broker's confirmation, in seconds. Default ``None``: the
+            connection's delivery timeout.
+
+    Returns:
+        ``{"event_id", "topic", "partition", "offset"}`` as the task's XCom.
+
+    Raises:
+        ConfigurationError: the connection or a parameter cannot be used.
+        pydantic.ValidationError: ``data`` has a value that JSON cannot carry; the message names its path.
+        KafkaError: the broker could not be reached, or refused the event.
+        KafkaTimeoutError: the confirmation did not come in time.
+    """
+
+    template_fields: Sequence[str] = (
+        "event_type",
+        "data",
+        "workflow_id",
+        "workflow_run_id",
+        "topic",
+        "environment",
+        "workflow_events_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"data": "json"}
+    ui_color = "#e8f4ea"
+
+    def __init__(
+        self,
+        *,
+        event_type: EventType | str,
+        data: Any = None,
+        workflow_id: str | None = None,
+        workflow_run_id: str | None = None,
+        topic: str | None = None,
+        environment: str | None = None,
+        workflow_events_conn_id: str = DEFAULT_CONNECTION,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if "{" not in str(event_type):  # no template: wrong here, wrong for ever
+            check_event_type(event_type)
+        self.event_type = event_type
+        self.data = data
+        self.workflow_id = workflow_id
+        self.workflow_run_id = workflow_run_id
+        self.topic = topic
+        self.environment = environment
+        self.workflow_events_conn_id = workflow_events_conn_id
+        self.timeout = timeout
+        self._producer: WorkflowEventProducer | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Publish the event and return where it went."""
+        return self.publish(context, self.data)
+
+    def publish(self, context: Mapping[str, Any], data: Any) -> dict[str, Any]:
+        """Publish an event with this ``data`` and return where it went; raises as the class says."""
+        # Late, as it loads Kafka's clients: whoever parses a DAG file needs none.
+        from airflow_workflow_events.hooks import WorkflowEventHook
+
+        hook = WorkflowEventHook(self.workflow_events_conn_id)
+        event = published_event(
+            context,
+            str(self.event_type),
+            Settings.load(),
+            data=data,
+            environment=self.environment or hook.environment,
+            workflow_id=self.workflow_id,
+            workflow_run_id=self.workflow_run_id,
+        )
+        self._producer = producer = hook.get_producer()
+        try:
+            report = producer.deliver(event, self.topic, self.timeout)
+        finally:
+            # What has no report by now, after a timeout or an interrupt, is given up: waiting for it here
+            # could take the connection's delivery timeout, longer than the task's own.
+            producer.close(timeout=0)
+        if report.error is not None:
+            raise report.error
+        self.log.info("Event %s (%s) is on %s.", event.event_id, event.event_type, report.topic)
+        return {
+            "event_id": report.event_id,
+            "topic": report.topic,
+            "partition": report.partition,
+            "offset": report.offset,
+        }
+
+    def on_kill(self) -> None:
+        """Give up what is under way, so that a killed task ends at once."""
+        if self._producer is not None:
+            self._producer.abandon()

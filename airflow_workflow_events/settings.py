@@ -1,0 +1,84 @@
+"""The ``[workflow_events]`` options, read from Airflow's configuration when they are needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS
+
+#: A callback that may take longer than a day has no bound.
+MAX_TIMEOUT_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of ``[workflow_events]``; see provider info for what each means.
+
+    Attributes:
+        conn_id: connection of callbacks and notifiers.
+        topic: the topic where nobody names one.
+        environment: ``metadata.environment`` where nobody names one.
+        source_instance: this deployment's name, if it has one.
+        callback_timeout_seconds: the bound on a callback, in seconds.
+        conf_keys: keys of a run's conf that may leave in an event.
+    """
+
+    conn_id: str
+    topic: str
+    environment: str
+    source_instance: str | None
+    callback_timeout_seconds: float
+    conf_keys: frozenset[str]
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the options.
+
+        Raises:
+            ConfigurationError: an option has a value that cannot be used; the message names it.
+        """
+        return cls(
+            conn_id=_required("conn_id"),
+            topic=_required("topic"),
+            environment=_required("environment"),
+            source_instance=_text("source_instance"),
+            callback_timeout_seconds=_positive("callback_timeout_seconds"),
+            conf_keys=frozenset(key.strip() for key in (_text("conf_keys") or "").split(",") if key.strip()),
+        )
+
+
+def base_url() -> str | None:
+    """Return the address of Airflow's UI, ``[api] base_url``, without a trailing slash; ``None`` if unset."""
+    url = conf.get("api", "base_url", fallback=None)
+    return url.rstrip("/") if url else None
+
+
+def _text(name: str) -> str | None:
+    # The fallback serves processes in which Airflow has not read the providers' defaults.
+    value: Any = conf.get(CONFIG_SECTION, name, fallback=OPTIONS[name]["default"])
+    text = "" if value is None else str(value).strip()
+    return text or None
+
+
+def _required(name: str) -> str:
+    value = _text(name) or OPTIONS[name]["default"]
+    return str(value)
+
+
+def _positive(name: str) -> float:
+    text = _required(name)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= MAX_TIMEOUT_SECONDS:
+        raise ConfigurationError(
+            f"[{CONFIG_SECTION}] {name} is {text!r}: "
+            f"use a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS}"
+        )
+    return number

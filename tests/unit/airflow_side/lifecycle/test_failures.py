@@ -1,0 +1,305 @@
+"""Why a run or a task failed, and a run's conf: what may carry a secret leaves masked and capped."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import mask_secret
+from airflow.sdk import DagRunState, TaskInstanceState
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
+
+from airflow_workflow_events.lifecycle.failures import allowed_conf, exception_error
+from tests.unit.airflow_side.contexts import RUN_ID, dag_context, make_run, minimal_context, task_context
+from tests.unit.airflow_side.lifecycle.test_translate import event_of
+
+
+class Supervisor:
+    """Answers what a task or a callback asks Airflow, as the process beside it does."""
+
+    def __init__(self, states: dict[str, Any] | Exception) -> None:
+        self._states = states
+        self.asked: list[Any] = []
+
+    def send(self, message: Any) -> Any:
+        self.asked.append(message)
+        if isinstance(self._states, Exception):
+            raise self._states
+        return TaskStatesResult(task_states=self._states)
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Supervisor]:
+    """``supervised(states)``: a supervisor that answers with these states of tasks, or raises."""
+
+    def supervised(states: dict[str, Any] | Exception) -> Supervisor:
+        supervisor = Supervisor(states)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+        return supervisor
+
+    return supervised
+
+
+def failed_run() -> dict[str, Any]:
+    return dag_context("task_failure", make_run(state=DagRunState.FAILED))
+
+
+def error_of(exception: BaseException) -> dict[str, Any]:
+    found: dict[str, Any] = event_of(
+        task_context(TaskInstanceState.FAILED, exception=exception)
+    ).payload.data["error"]
+    return found
+
+
+def raised(message: str) -> Exception:
+    """An exception with a stack trace that quotes its message."""
+
+    def fail() -> None:
+        raise RuntimeError(message)
+
+    try:
+        fail()
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+def test_a_failed_run_names_all_its_failed_tasks(supervised: Callable[..., Supervisor]) -> None:
+    supervisor = supervised(
+        {
+            RUN_ID: {
+                "load": TaskInstanceState.FAILED,
+                "check": "upstream_failed",
+                "extract": "success",
+                "count[1]": "failed",
+                "later": None,
+            }
+        }
+    )
+    data = event_of(failed_run()).payload.data
+
+    assert data["failed_tasks"] == ["check", "count[1]", "load"]
+    assert data["error"]["message"] == "failed tasks: check, count[1], load"
+    (asked,) = supervisor.asked
+    assert isinstance(asked, GetTaskStates)
+    assert (asked.dag_id, asked.run_ids) == ("daily_sales", [RUN_ID])
+
+
+def test_a_supervisor_that_does_not_answer_costs_the_list_and_not_the_event() -> None:
+    answered = threading.Event()
+    context = {**failed_run(), "ti": SilentInstance(answered)}
+    try:
+        data = event_of(context, patience_seconds=0.2).payload.data
+    finally:
+        answered.set()
+
+    assert data["failed_tasks"] is None
+    assert data["error"]["message"] == "task_failure"
+
+
+class SilentInstance:
+    """A task instance whose supervisor is too busy to answer."""
+
+    def __init__(self, answered: threading.Event) -> None:
+        self._answered = answered
+
+    def get_task_states(self, *_arguments: object, **_options: object) -> dict[str, object]:
+        self._answered.wait(60)
+        return {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [RuntimeError("supervisor is gone"), {}, {RUN_ID: {}}, {RUN_ID: None}, {RUN_ID: 7}],
+    ids=str,
+)
+def test_a_run_whose_failed_tasks_nobody_tells_has_an_event_all_the_same(
+    supervised: Callable[..., Supervisor], answer: Any
+) -> None:
+    supervised(answer)
+    data = event_of(failed_run()).payload.data
+
+    assert not data["failed_tasks"]
+    assert data["error"]["message"] == "task_failure"
+
+
+def test_a_run_in_a_process_without_a_supervisor_has_an_event_all_the_same() -> None:
+    assert event_of(failed_run()).payload.data["failed_tasks"] is None
+
+
+def test_only_a_failed_runs_tasks_are_asked_for(supervised: Callable[..., Supervisor]) -> None:
+    supervisor = supervised({})
+    event_of(dag_context())
+    event_of(minimal_context("task_failure"))
+    event_of(task_context(TaskInstanceState.FAILED, exception=ValueError("x")))
+
+    assert supervisor.asked == []
+
+
+@pytest.mark.parametrize(
+    ("message", "masked"),
+    [
+        ("password={}", "password=***"),
+        ("PASSWORD: {}", "PASSWORD: ***"),
+        ("{{'db_password': '{}'}}", "{'db_password': '***'}"),
+        ('{{"api_key": "{}", "rows": 3}}', '{"api_key": "***", "rows": 3}'),
+        ("?user=me&token={}&rows=3", "?user=me&token=***&rows=3"),
+        ("Authorization: Bearer {}", "Authorization: Bearer ***"),
+        ("Authorization: Basic {}", "Authorization: Basic ***"),
+        ("Authorization: Token {}", "Authorization: Token ***"),
+        ("Authorization: ApiKey {}", "Authorization: ApiKey ***"),
+        ("password => {}", "password => ***"),
+        ('secret = """{}"""', 'secret = """***"""'),
+        ("AccountKey={};EndpointSuffix=x", "AccountKey=***;EndpointSuffix=x"),
+        ("X-Amz-Signature={}&rows=3", "X-Amz-Signature=***&rows=3"),
+        ("credential={}", "credential=***"),
+        ("<password>{}</password>", "<password>***</password>"),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA",
+            "-----BEGIN RSA PRIVATE KEY-----***-----END RSA",
+        ),
+        ("postgres://app:hun/{}@db", "postgres://app:***@db"),
+        ("'Authorization': 'Bearer {}'", "'Authorization': 'Bearer ***'"),
+        ("postgresql://etl:{}@warehouse/sales", "postgresql://etl:***@warehouse/sales"),
+        ("postgresql+psycopg2://etl:{}@warehouse:5432/sales", "postgresql+psycopg2://etl:***@warehouse"),
+        ("redis://:{}@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("secret_key={};", "secret_key=***;"),
+        ("--password {}", "--password ***"),
+        ("aws_secret_access_key = {}", "aws_secret_access_key = ***"),
+    ],
+)
+def test_what_looks_like_a_secret_is_masked_in_message_and_stack_trace(message: str, masked: str) -> None:
+    secret = secrets.token_hex(10)
+    error = error_of(raised(f"could not log in: {message.format(secret)} (3 tries)"))
+
+    assert secret not in str(error)
+    assert masked in error["message"]
+    assert "could not log in" in error["message"]
+    assert masked in error["stack_trace"]
+
+
+def test_what_airflow_knows_to_be_a_secret_is_masked_wherever_it_stands() -> None:
+    secret = secrets.token_hex(10)
+    mask_secret(secret)
+    exception = raised(f"no such row: x{secret}y")
+    exception.__cause__ = KeyError(secret)
+    error = error_of(exception)
+
+    assert error["message"] == "no such row: x***y"
+    assert secret not in error["stack_trace"]
+    assert "KeyError: '***'" in error["stack_trace"]
+
+
+def test_an_error_given_as_text_is_masked_as_well() -> None:
+    assert exception_error("password=sesame failed") == {
+        "type": None,
+        "message": "password=*** failed",
+        "stack_trace": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    ["no rows at https://warehouse.example/sales?day=1", "step 3: ok", "user alice@example.com is unknown"],
+)
+def test_what_is_no_secret_is_left_alone(harmless: str) -> None:
+    assert error_of(raised(harmless))["message"] == harmless
+
+
+def test_a_long_message_and_stack_trace_keep_their_beginning_and_their_end() -> None:
+    error = error_of(raised("begin" + "x" * 100_000 + "end"))
+
+    assert len(error["message"]) < 4_100
+    assert error["message"].startswith("begin")
+    assert error["message"].endswith("end")
+    assert "...[shortened]..." in error["message"]
+    assert len(error["stack_trace"]) < 16_100
+    assert error["stack_trace"].startswith("Traceback")
+
+
+def test_a_secret_is_masked_before_a_long_message_is_cut_in_two() -> None:
+    secret = secrets.token_hex(40)
+    message = "x" * 1_300 + f" password={secret} " + "y" * 9_000
+
+    error = error_of(raised(message))
+    assert not any(secret[start : start + 8] in str(error) for start in range(len(secret) - 8))
+
+
+@pytest.mark.parametrize(
+    "part", ["password", "a.", "--", "token=", "--token ", "x://y:", 'password"', "secret  ", "bearer a"]
+)
+def test_a_huge_message_takes_no_quadratic_time_to_mask(part: str) -> None:
+    started = time.monotonic()
+    exception_error(part * (400_000 // len(part)))
+
+    assert time.monotonic() - started < 10
+
+
+def test_an_exception_without_a_message_has_none() -> None:
+    assert error_of(ValueError()) == {
+        "type": "ValueError",
+        "message": None,
+        "stack_trace": "ValueError\n",
+    }
+
+
+def test_an_exception_that_cannot_be_put_into_words_has_its_type() -> None:
+    class UnspeakableError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    error = error_of(UnspeakableError())
+    assert error["type"].endswith("UnspeakableError")
+
+
+def test_a_file_name_that_is_not_utf_8_costs_no_event() -> None:
+    error = error_of(FileNotFoundError(2, "No such file", b"/data/\xff.csv".decode(errors="surrogateescape")))
+
+    assert error["message"] == "[Errno 2] No such file: '/data/\\udcff.csv'"
+
+
+def test_a_message_with_half_a_character_costs_no_event() -> None:
+    assert error_of(ValueError("\udcff"))["message"] == "\\udcff"
+
+
+def test_an_exception_that_ends_the_process_is_told_too() -> None:
+    assert error_of(SystemExit(3))["type"] == "SystemExit"
+
+
+CONF = {"region": "eu", "password": "sesame-open", "db": {"token": "sesame-open", "host": "h"}, "rows": 3}
+
+
+@pytest.mark.parametrize(
+    ("keys", "conf"),
+    [
+        ("", None),
+        ("nothing", None),
+        ("region, rows", {"region": "eu", "rows": 3}),
+        ("password,db", {"password": "***", "db": {"token": "***", "host": "h"}}),
+    ],
+)
+def test_only_the_allowed_keys_of_a_runs_conf_leave_and_masked(
+    set_options: Callable[..., None], keys: str, conf: Any
+) -> None:
+    set_options(conf_keys=keys)
+
+    assert event_of(dag_context(run=make_run(conf=CONF))).payload.data["conf"] == conf
+
+
+@pytest.mark.parametrize("conf", [None, {}, [], "text", 7])
+def test_a_conf_that_is_no_object_does_not_leave(conf: Any) -> None:
+    assert allowed_conf(conf, frozenset({"region"})) is None
+
+
+def test_a_known_secret_inside_an_allowed_key_is_masked(set_options: Callable[..., None]) -> None:
+    secret = secrets.token_hex(10)
+    mask_secret(secret)
+    set_options(conf_keys="query")
+    run = make_run(conf={"query": f"select '{secret}'"})
+
+    assert event_of(dag_context(run=run)).payload.data["conf"] == {"query": "select '***'"}

@@ -1,0 +1,77 @@
+"""The ``[workflow_events]`` options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from airflow_workflow_events import ConfigurationError
+from airflow_workflow_events.settings import Settings, base_url
+
+SetOptions = Callable[..., None]
+
+
+def test_without_options_the_defaults_hold() -> None:
+    assert Settings.load() == Settings(
+        conn_id="workflow_events_default",
+        topic="workflow-events",
+        environment="default",
+        source_instance=None,
+        callback_timeout_seconds=10.0,
+        conf_keys=frozenset(),
+    )
+
+
+def test_options_are_read_when_they_are_needed(set_options: SetOptions) -> None:
+    before = Settings.load()
+    set_options(
+        conn_id="kafka",
+        topic="prod.events",
+        environment="prod",
+        source_instance=" airflow-eu ",
+        callback_timeout_seconds="2.5",
+        conf_keys="region, batch_id,,",
+    )
+
+    assert before.topic == "workflow-events"
+    assert Settings.load() == Settings(
+        conn_id="kafka",
+        topic="prod.events",
+        environment="prod",
+        source_instance="airflow-eu",
+        callback_timeout_seconds=2.5,
+        conf_keys=frozenset({"region", "batch_id"}),
+    )
+
+
+def test_a_blank_option_is_its_default(set_options: SetOptions) -> None:
+    set_options(conn_id="", topic=" ", environment="", source_instance="", callback_timeout_seconds="")
+
+    assert Settings.load().topic == "workflow-events"
+    assert Settings.load().source_instance is None
+    assert Settings.load().callback_timeout_seconds == 10.0
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", "-inf", "1,5"])
+def test_a_bound_that_is_no_number_above_zero_is_refused_by_name(
+    set_options: SetOptions, seconds: str
+) -> None:
+    set_options(callback_timeout_seconds=seconds)
+
+    with pytest.raises(
+        ConfigurationError, match=r"\[workflow_events\] callback_timeout_seconds is '.*': use"
+    ):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [("https://a.example/", "https://a.example"), ("http://a:1/b", "http://a:1/b"), ("", None)],
+)
+def test_the_uis_address_has_no_slash_at_its_end(
+    set_options: SetOptions, value: str, url: str | None
+) -> None:
+    set_options("api", base_url=value)
+
+    assert base_url() == url
