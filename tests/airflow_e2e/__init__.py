@@ -1,0 +1,1 @@
+"""Real Airflow processes, real DAGs, and their events read from a broker."""
