@@ -1,0 +1,108 @@
+"""Measure everything, say what came of it: ``python -m benchmarks [--quick] [--output DIR] [--check]``."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import broker, imports, latency, producing, report
+from benchmarks.figures import figures
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    events: int
+    event_rounds: int
+    publishes: int
+    publish_rounds: int
+    import_rounds: int
+
+
+_FULL = Effort(events=20_000, event_rounds=7, publishes=2_000, publish_rounds=5, import_rounds=15)
+_QUICK = Effort(events=5_000, event_rounds=3, publishes=500, publish_rounds=1, import_rounds=5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer events and rounds; rougher figures")
+    parser.add_argument("--output", type=Path, default=Path(".work/bench"), help="default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    options = parser.parse_args()
+    console = Console()
+    measured = measure(_QUICK if options.quick else _FULL, console)
+    found = figures(measured)
+    options.output.mkdir(parents=True, exist_ok=True)
+    report.write_json(options.output / "benchmarks.json", measured, found)
+    report.write_chart(options.output / "benchmarks.png", measured)
+    console.print(report.table(found))
+    console.print(f"Written to {options.output}: benchmarks.json, benchmarks.png")
+    missed = any(figure.verdict == "missed" for figure in found)
+    return 1 if missed and options.check else 0
+
+
+def measure(effort: Effort, console: Console) -> dict[str, Any]:
+    """Return every measurement, in seconds."""
+    measured: dict[str, Any] = {"cpu": {}, "latency": {}, "imports": {}, "no_real_kafka": ""}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        measured["imports"] = _imports(effort, progress)
+        with broker.embedded() as servers:
+            measured["cpu"]["embedded"] = _cpu(servers, producing.EMBEDDED, effort, progress)
+            measured["latency"]["embedded"] = _latency(servers, latency.EMBEDDED, effort, progress)
+        try:
+            with broker.real() as servers:
+                measured["cpu"]["real"] = _cpu(servers, producing.REAL, effort, progress)
+                measured["latency"]["real"] = _latency(servers, latency.REAL, effort, progress)
+        except broker.NoBrokerError as error:
+            measured["no_real_kafka"] = str(error)
+    return measured
+
+
+def _imports(effort: Effort, progress: Progress) -> dict[str, list[dict[str, Any]]]:
+    advance = _task(progress, "importing", effort.import_rounds * len(imports.CONTENDERS))
+    taken: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name, one in imports.measure(effort.import_rounds):
+        taken[name].append(one)
+        advance()
+    return taken
+
+
+def _cpu(
+    servers: str, contenders: tuple[str, ...], effort: Effort, progress: Progress
+) -> dict[str, list[float]]:
+    advance = _task(progress, f"CPU per event, {servers}", effort.event_rounds * len(contenders))
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for name, seconds in producing.measure(servers, contenders, effort.events, effort.event_rounds):
+        taken[name].append(seconds)
+        advance()
+    return taken
+
+
+def _latency(
+    servers: str, contenders: tuple[str, ...], effort: Effort, progress: Progress
+) -> dict[str, list[float]]:
+    advance = _task(progress, f"confirmed publishes, {servers}", effort.publish_rounds * len(contenders))
+    taken: dict[str, list[float]] = defaultdict(list)
+    for seconds_of in latency.measure(servers, contenders, effort.publishes, effort.publish_rounds):
+        for name, seconds in seconds_of.items():
+            taken[name].extend(round(one, 7) for one in seconds)
+        advance()
+    return taken
+
+
+def _task(progress: Progress, description: str, total: int) -> Callable[[], None]:
+    task = progress.add_task(description, total=total)
+    return lambda: progress.advance(task)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,124 @@
+"""From measurements to figures with targets and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.latency import percentiles
+
+_EMBEDDED, _REAL = "embedded broker", "Kafka"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the result. Without a target it informs; without a value it was not measured."""
+
+    group: str
+    name: str
+    value: float | None
+    unit: str = "x"
+    at_most: float | None = None
+    at_least: float | None = None
+    note: str = ""
+
+    @property
+    def target(self) -> str:
+        if self.at_most is not None:
+            return f"<= {self.at_most:g}{_suffix(self.unit)}"
+        return "" if self.at_least is None else f">= {self.at_least:g}{_suffix(self.unit)}"
+
+    @property
+    def text(self) -> str:
+        if self.value is None:
+            return "-"
+        return f"{self.value:.2f}x" if self.unit == "x" else f"{self.value:.4g}{_suffix(self.unit)}"
+
+    @property
+    def verdict(self) -> str:
+        """``met``, ``missed``, ``not run``, or nothing where there is no target."""
+        if not self.target:
+            return ""
+        if self.value is None:
+            return "not run"
+        above = self.at_most is not None and self.value > self.at_most
+        below = self.at_least is not None and self.value < self.at_least
+        return "missed" if above or below else "met"
+
+
+def _suffix(unit: str) -> str:
+    return unit if unit == "x" or not unit else f" {unit}"
+
+
+def figures(measured: dict[str, Any]) -> list[Figure]:
+    """Return every figure of what was measured, in the order of the table."""
+    missing = measured["no_real_kafka"]
+    return [
+        *_cpu(_EMBEDDED, measured["cpu"]["embedded"]),
+        *_cpu(_REAL, measured["cpu"].get("real", {}), missing),
+        *_latency(_EMBEDDED, measured["latency"]["embedded"]),
+        *_latency(_REAL, measured["latency"].get("real", {}), missing),
+        *_imports(measured["imports"]),
+    ]
+
+
+def _cpu(broker: str, measured: dict[str, list[float]], note: str = "") -> Iterator[Figure]:
+    group = f"CPU per event, {broker}"
+    by_name = {name: median(seconds) * 1e6 for name, seconds in measured.items()}
+
+    def ratio(name: str, of: str, to: str, **target: float) -> Figure:
+        value = by_name[of] / by_name[to] if by_name else None
+        return Figure(group, name, value, note=note, **target)
+
+    if by_name:
+        yield Figure(group, "raw produce with a callback", by_name["raw"], "us")
+        yield Figure(group, "publish_events", by_name["ours"], "us")
+    yield ratio("publish_events / raw produce", "ours", "raw", at_most=3)
+    yield ratio("with building the events / raw produce", "ours_building", "raw")
+    if broker == _EMBEDDED:
+        yield ratio("OpenLineage without flush / publish_events", "openlineage", "ours", at_least=3)
+        yield ratio("OpenLineage, flushing / publish_events", "openlineage_flush", "ours")
+        yield ratio("aiokafka / publish_events", "aiokafka", "ours")
+    else:
+        yield ratio("kafka-python / publish_events", "kafka_python", "ours", at_least=6)
+        yield ratio("aiokafka / publish_events", "aiokafka", "ours")
+        yield ratio("OpenLineage without flush / publish_events", "openlineage", "ours")
+
+
+def _latency(broker: str, measured: dict[str, list[float]], note: str = "") -> Iterator[Figure]:
+    group = f"One confirmed publish, {broker}"
+    if not measured:
+        yield Figure(group, "publish_event / raw, p50", None, at_most=1.3, note=note)
+        return
+    of = {name: percentiles(seconds) for name, seconds in measured.items()}
+    for percentile in ("p50", "p95", "p99"):
+        yield Figure(group, f"publish_event, {percentile}", of["ours"][percentile] * 1e6, "us")
+    yield Figure(group, "publish_event / raw, p50", of["ours"]["p50"] / of["raw"]["p50"], at_most=1.3)
+    for percentile in ("p95", "p99"):
+        yield Figure(
+            group, f"publish_event / raw, {percentile}", of["ours"][percentile] / of["raw"][percentile]
+        )
+    if "kafka_python" in of:
+        yield Figure(
+            group,
+            "kafka-python send().get() / publish_event, p50",
+            of["kafka_python"]["p50"] / of["ours"]["p50"],
+        )
+
+
+def _imports(measured: dict[str, list[dict[str, Any]]]) -> Iterator[Figure]:
+    group = "Import"
+    wall = {name: median(one["wall"] for one in taken) * 1e3 for name, taken in measured.items()}
+    airflow = {module for taken in measured.values() for one in taken for module in one["airflow"]}
+
+    def ratio(name: str, of: str, to: str, **target: float) -> Figure:
+        return Figure(group, name, wall[of] / wall[to], **target)
+
+    yield Figure(group, "WorkflowEvent and a producer, used", wall["ours_used"], "ms")
+    yield ratio("used / BaseModel and Producer, used", "ours_used", "libraries_used", at_most=1.5)
+    yield ratio("import / BaseModel and confluent_kafka", "ours", "libraries")
+    yield ratio("import / the same with one model defined", "ours", "libraries_model")
+    yield ratio("import / pydantic, which is lazy, and confluent_kafka", "ours", "libraries_lazy")
+    yield Figure(group, "Airflow modules loaded", len(airflow), "", at_most=0)

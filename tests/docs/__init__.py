@@ -1,0 +1,1 @@
+"""The documentation does what it says: its code is executed, its promises are kept."""
