@@ -76,7 +76,7 @@ def shared(servers: str) -> None:
 
 
 if __name__ == "__main__":
-    # The first event builds pydantic's validators, which reports whatever cuts in as a schema error of its own.
+    # The first event builds its validators, and pydantic reports whatever cuts into that as a schema error.
     make_event()
     signal.signal(signal.SIGALRM, interrupt)
     with EmbeddedBroker() as broker:
