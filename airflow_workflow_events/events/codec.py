@@ -82,16 +82,21 @@ def encode(
         EventSerializationError: see :func:`to_json`.
         EventTooLargeError: the record is larger than ``max_bytes``.
     """
-    value = to_json(event)
-    key = event.ordering_key
-    key_bytes = key.encode()
-    if mode is _BINARY:
-        record = KafkaRecord(key_bytes, value, cloudevents.binary_headers(event, value, key_bytes))
-    elif mode is _STRUCTURED:
-        envelope = cloudevents.structured_value(event, value, key)
-        record = KafkaRecord(key_bytes, envelope, cloudevents.structured_headers(event))
-    else:
-        record = KafkaRecord(key_bytes, value, cloudevents.with_traceparent(event, []))
+    try:
+        value = to_json(event)
+        key = event.ordering_key
+        key_bytes = key.encode()
+        if mode is _BINARY:
+            record = KafkaRecord(key_bytes, value, cloudevents.binary_headers(event, value, key_bytes))
+        elif mode is _STRUCTURED:
+            envelope = cloudevents.structured_value(event, value, key)
+            record = KafkaRecord(key_bytes, envelope, cloudevents.structured_headers(event))
+        else:
+            record = KafkaRecord(key_bytes, value, cloudevents.with_traceparent(event, []))
+    except EventSerializationError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:  # model_copy() and the like take anything
+        raise _changed(event, error) from None
     # Key and headers repeat what is in the value, at most three times over where a URI's percent-encoding
     # swells it: they are counted only where it could matter.
     if len(record.value) > max_bytes // 8 and record.size_bytes > max_bytes:
@@ -165,6 +170,8 @@ def _changed(event: WorkflowEvent, error: Exception) -> EventSerializationError:
         to_json_object(event.payload.data, "payload.data")
     except EventValidationError as found:
         reason = found
+    except AttributeError:  # the payload is none any more
+        pass
     return EventSerializationError(
         f"event {event.event_id} was changed after it was built and can no longer be sent: {reason}"
     )

@@ -7,8 +7,10 @@ fields it does not know are kept, and any 1.x version is accepted.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, cast
 from uuid import UUID, uuid4
 
@@ -271,3 +273,20 @@ class WorkflowEvent(_Model):
     def ordering_key(self) -> str:
         """``workflow_id/workflow_run_id``: Kafka's key, so that the events of a run share a partition."""
         return f"{self.workflow_id}/{self.workflow_run_id}"
+
+
+@lru_cache(maxsize=1)
+def _use_once() -> None:
+    event = WorkflowEvent(
+        event_type="fork",
+        source="fork",
+        workflow_id="fork",
+        workflow_run_id="fork",
+        metadata=WorkflowEventMetadata(environment="fork"),
+    )
+    WorkflowEvent.model_validate_json(event.model_dump_json())
+
+
+# pydantic builds a model, and what serialises it, under locks. A child forked while another thread builds
+# one would wait for its lock for ever, so they are built before any fork; the children need not do it then.
+os.register_at_fork(before=_use_once)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from airflow_workflow_events.errors import KafkaError, KafkaQueueFullError, KafkaTimeoutError
+from airflow_workflow_events.errors import KafkaQueueFullError, KafkaTimeoutError
 from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.kafka.config import check_whole_number
 from airflow_workflow_events.kafka.pending import timeout_error
 from airflow_workflow_events.kafka.producer import CONNECT_TIMEOUT_MS, WorkflowEventProducer
 from airflow_workflow_events.kafka.reports import DeliveryReport
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 _QUEUE_FULL_PAUSE_SECONDS = 0.01
 
 _P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def _with_parameters_of(
@@ -52,6 +55,7 @@ class AsyncWorkflowEventProducer:
     ) -> None:
         self._producer = WorkflowEventProducer(*args, connect=False, **options)
         self._connect = connect
+        check_whole_number("connect_timeout_ms", connect_timeout_ms, minimum=1)
         self._connect_timeout_seconds = connect_timeout_ms / 1000
 
     async def __aenter__(self) -> Self:
@@ -72,9 +76,9 @@ class AsyncWorkflowEventProducer:
         """
         if self._connect:
             try:
-                await asyncio.to_thread(self._producer.check_connection, self._connect_timeout_seconds)
-            except KafkaError:
-                await self.close(timeout=0)
+                await _in_thread(self._producer.check_connection, self._connect_timeout_seconds)
+            except BaseException:  # a cancellation, too, must not leave a client behind
+                await asyncio.shield(self.close(timeout=0))
                 raise
 
     async def publish_event(
@@ -113,7 +117,7 @@ class AsyncWorkflowEventProducer:
         :meth:`~airflow_workflow_events.kafka.producer.WorkflowEventProducer.publish_events`.
         """
         # Serialising thousands of events would hold the loop for milliseconds at a time; a thread does not.
-        return await asyncio.to_thread(self._producer.publish_events, events, topic, timeout)
+        return await _in_thread(self._producer.publish_events, events, topic, timeout)
 
     def send(self, event: WorkflowEvent, topic: str | None = None) -> asyncio.Future[DeliveryReport]:
         """Send an event without waiting; return a future of its report, as the synchronous ``send`` does.
@@ -135,11 +139,11 @@ class AsyncWorkflowEventProducer:
         Raises:
             KafkaTimeoutError: ``timeout`` ran out with events still under way.
         """
-        await asyncio.to_thread(self._producer.flush, timeout)
+        await _in_thread(self._producer.flush, timeout)
 
     async def close(self, timeout: float | None = None) -> bool:
         """Deliver what is under way and give the client up; see the synchronous ``close``."""
-        return await asyncio.to_thread(self._producer.close, timeout)
+        return await _in_thread(self._producer.close, timeout)
 
     def _submit(self, event: WorkflowEvent, topic: str | None) -> asyncio.Future[DeliveryReport]:
         loop = asyncio.get_running_loop()
@@ -148,9 +152,34 @@ class AsyncWorkflowEventProducer:
         return future
 
 
-def _set_result(future: asyncio.Future[DeliveryReport], report: DeliveryReport) -> None:
+async def _in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run what blocks in a thread of its own.
+
+    asyncio's executor has few threads, which others use as well: waiting for one would add to the timeout.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+            _call_soon(loop, _set_exception, future, error)
+        else:
+            _call_soon(loop, _set_result, future, result)
+
+    threading.Thread(target=run, name="workflow-events-async", daemon=True).start()
+    return await future
+
+
+def _set_result(future: asyncio.Future[_T], result: _T) -> None:
     if not future.done():  # the caller may have been cancelled
-        future.set_result(report)
+        future.set_result(result)
+
+
+def _set_exception(future: asyncio.Future[_T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:

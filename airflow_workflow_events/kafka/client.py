@@ -25,6 +25,7 @@ import confluent_kafka
 from airflow_workflow_events.errors import (
     ConfigurationError,
     KafkaConnectionError,
+    KafkaError,
     KafkaQueueFullError,
     KafkaTimeoutError,
     ProducerClosedError,
@@ -148,7 +149,6 @@ class ProducerClient:
                     raise ProducerClosedError("the producer was closed meanwhile: this event was not sent")
                 # By position, in the order of confluent-kafka's documentation: keywords cost a fifth more.
                 self._producer.produce(topic, value, key, _ANY_PARTITION, on_delivery, None, 0, headers)
-                self.reporter.sent += 1
         except BufferError:
             raise KafkaQueueFullError(
                 "librdkafka's queue is full: the brokers take events more slowly than they come "
@@ -160,6 +160,8 @@ class ProducerClient:
                 self._guard.failed = True
                 self._poller.serve(0)
             raise self.reporter.error(error.args[0]) from None
+        except TypeError:
+            raise _interrupted() from None
 
     def produce_many(
         self, records: Sequence[tuple[int, KafkaRecord]], topic: str, settle: Callable[[int, Any, Any], None]
@@ -173,6 +175,9 @@ class ProducerClient:
 
         Returns:
             How many got in. :meth:`enqueue` waits for room for the next one, or says what is wrong with it.
+
+        Raises:
+            KafkaError: a signal handler cut in.
         """
         produce, count = self._producer.produce, 0
         with self._gate:
@@ -184,8 +189,8 @@ class ProducerClient:
                     count += 1
             except (BufferError, confluent_kafka.KafkaException):
                 pass  # the caller tries this one again by itself
-            finally:
-                self.reporter.sent += count
+            except TypeError:
+                raise _interrupted() from None
         return count
 
     def enqueue(
@@ -248,7 +253,7 @@ class ProducerClient:
     @property
     def under_way(self) -> int:
         """How many events have no report yet."""
-        return max(self.reporter.sent - self.reporter.answered, 0)
+        return len(self._producer)
 
     def abandon(self) -> None:
         """Give up what is under way without waiting; may be called from a signal handler."""
@@ -351,6 +356,9 @@ class _Guard:
             self._fail(error.args[0])
             return 0
 
+    def __len__(self) -> int:
+        return len(self._producer)
+
     def flush(self, timeout: float) -> int:
         """Flush for at most ``timeout`` seconds."""
         try:
@@ -376,6 +384,20 @@ def _contained(name: str, callback: Callable[..., Any]) -> Callable[..., None]:
             log.error("%s raised %s: %s", name, type(error).__name__, error)
 
     return call
+
+
+def _interrupted() -> KafkaError:
+    """Return the error of an event that a signal handler kept from being sent.
+
+    confluent-kafka reads each header's name in a way that lets pending signal handlers run, and reports
+    whatever they raise as a ``TypeError`` about the name. The names and values here are always right.
+    """
+    return KafkaError(
+        "a signal handler cut in as the event was handed to the client, which lost what it raised: "
+        "the event was not sent",
+        name="_INTR",
+        retriable=True,
+    )
 
 
 def _ignore(_error: object) -> None:

@@ -29,9 +29,6 @@ class Reporter:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
         self.unwaited: set[Waitable] = set()
-        # Each counted by one thread at a time: under the client's gate, and by the thread that polls.
-        self.sent = 0
-        self.answered = 0
         self.fatal: confluent_kafka.KafkaError | None = None
         """Why the client sends nothing any more, once it does not."""
 
@@ -68,10 +65,11 @@ class Reporter:
         return without_secrets(error.str(), self._config)
 
 
-_INTERRUPTED = KafkaTimeoutError(
-    "taking the delivery report was interrupted, so the outcome is unknown; "
-    "publishing the event again is safe for consumers that dedupe by event_id"
-)
+def _interrupted() -> KafkaTimeoutError:
+    return KafkaTimeoutError(
+        "taking the delivery report was interrupted, so the outcome is unknown; "
+        "publishing the event again is safe for consumers that dedupe by event_id"
+    )
 
 
 class PendingEvent(Waitable):
@@ -103,17 +101,24 @@ class PendingEvent(Waitable):
 
     def __call__(self, error: Any, message: Any) -> None:
         """Take librdkafka's delivery report."""
-        self.reporter.answered += 1
-        report = DeliveryReport(self.event_id, self.topic, error=_INTERRUPTED)
+        report = DeliveryReport(self.event_id, self.topic, error=_interrupted())
         try:
             report = self.reporter.report(self.event_id, self.topic, error, message)
             if self.late and report.delivered:
                 log.warning("event %s was delivered after its caller's timeout", self.event_id)
         finally:  # whatever a signal handler raises, nobody waits in vain
-            self.report = report
-            self.reporter.unwaited.discard(self)
-            self.finish()
-            self._tell(report)
+            self._settle(report)
+
+    def lose(self) -> None:
+        """Settle with an unknown outcome: a signal handler raised before the report could be taken."""
+        if not self.done:
+            self._settle(self.reporter.failure(self.event_id, self.topic, _interrupted()))
+
+    def _settle(self, report: DeliveryReport) -> None:
+        self.report = report
+        self.reporter.unwaited.discard(self)
+        self.finish()
+        self._tell(report)
 
     def _tell(self, report: DeliveryReport) -> None:
         if self.on_report is None:
@@ -163,19 +168,25 @@ class PendingBatch(Waitable):
         self._complete = True
         self._finish_if_done()
 
-    def results(self, timeout: float | None) -> list[DeliveryReport]:
-        """Return a report for every event; one without a report yet gets a ``KafkaTimeoutError``."""
+    def results(self, timeout: float | None, trouble: str | None) -> list[DeliveryReport]:
+        """Return a report for every event; one without a report yet gets a ``KafkaTimeoutError``.
+
+        Args:
+            timeout: how long was waited, in seconds.
+            trouble: the client's last error, if there was one.
+        """
         if self.done and None not in self._reports:
             return cast("list[DeliveryReport]", self._reports)
         return [
             report
-            or DeliveryReport(event.event_id, self._topic, error=timeout_error(event.event_id, timeout))
+            or DeliveryReport(
+                event.event_id, self._topic, error=timeout_error(event.event_id, timeout, trouble)
+            )
             for event, report in zip(self._events, self._reports, strict=True)
         ]
 
     def settle(self, index: int, error: Any, message: Any) -> None:
         """Take librdkafka's delivery report of the event at ``index``."""
-        self._reporter.answered += 1
         try:
             self._reports[index] = self._reporter.report(
                 self._events[index].event_id, self._topic, error, message
@@ -184,6 +195,18 @@ class PendingBatch(Waitable):
             self._answered += 1
             if self._complete:
                 self._finish_if_done()
+
+    def lose(self) -> None:
+        """Settle what has no report with an unknown outcome: a signal handler raised as it was taken."""
+        if self.done:
+            return
+        for index, report in enumerate(self._reports):
+            if report is None:
+                self._reports[index] = self._reporter.failure(
+                    self._events[index].event_id, self._topic, _interrupted()
+                )
+        self._reporter.unwaited.discard(self)
+        self.finish()
 
     def _finish_if_done(self) -> None:
         if self._complete and self._answered + self._refused == len(self._events):

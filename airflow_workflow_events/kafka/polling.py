@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sized
+from collections.abc import Collection
 from contextlib import suppress
 from time import monotonic
 from typing import Protocol
@@ -44,6 +44,10 @@ class Client(Protocol):
         """Serve callbacks until nothing is under way; return how many messages still are."""
         ...
 
+    def __len__(self) -> int:
+        """How many messages and callbacks are under way."""
+        ...
+
 
 class Waitable:
     """Something that becomes done in a delivery callback. Subclasses call :meth:`finish` there."""
@@ -54,6 +58,11 @@ class Waitable:
         self.done = False
         self.owner: object = None  # kept alive until then
         self.signal: threading.Lock | None = None
+
+    def lose(self) -> None:
+        """Become done, unless it is, although the callback was lost."""
+        if not self.done:
+            self.finish()
 
     def finish(self) -> None:
         """Mark as done and wake the thread that waits, if one does."""
@@ -73,7 +82,7 @@ class Poller:
         unwaited: what is under way and no caller waits for; the background thread polls while there is any.
     """
 
-    def __init__(self, client: Client, unwaited: Sized) -> None:
+    def __init__(self, client: Client, unwaited: Collection[Waitable]) -> None:
         self._client = client
         self._unwaited = unwaited
         self._leading = threading.RLock()
@@ -98,6 +107,8 @@ class Poller:
                     break
                 if self._leading.acquire(blocking=False):
                     self._client.poll(seconds)
+                    if not len(self._client):
+                        waitable.lose()
                     self._leading.release()
                 else:
                     self._follow(waitable, seconds)
@@ -123,6 +134,11 @@ class Poller:
         try:
             if self._leading.acquire(timeout=seconds):
                 self._client.poll(seconds)
+                # A signal handler that raises as librdkafka calls back makes a report vanish. Where nothing
+                # is under way any more, what still waits for one waits in vain.
+                if len(self._unwaited) and not len(self._client):
+                    for waitable in list(self._unwaited):
+                        waitable.lose()
         finally:
             self._leave()
 

@@ -21,7 +21,7 @@ from airflow_workflow_events.events.cloudevents import CloudEventsMode
 from airflow_workflow_events.events.codec import MAX_EVENT_BYTES, KafkaRecord, encode
 from airflow_workflow_events.events.model import DEFAULT_TOPIC, WorkflowEvent
 from airflow_workflow_events.kafka.client import ProducerClient
-from airflow_workflow_events.kafka.config import check_topic, producer_config
+from airflow_workflow_events.kafka.config import check_topic, check_whole_number, producer_config
 from airflow_workflow_events.kafka.pending import PendingBatch, PendingEvent, timeout_error
 from airflow_workflow_events.kafka.reports import DeliveryReport
 
@@ -112,8 +112,8 @@ class WorkflowEventProducer:
             raise ConfigurationError(
                 f"cloudevents is {cloudevents!r}: use 'binary', 'structured' or 'off'"
             ) from None
-        if max_event_bytes < 1 or connect_timeout_ms < 1:
-            raise ConfigurationError("max_event_bytes and connect_timeout_ms must be 1 or more")
+        check_whole_number("max_event_bytes", max_event_bytes, minimum=1)
+        check_whole_number("connect_timeout_ms", connect_timeout_ms, minimum=1)
         self._max_event_bytes = max_event_bytes
         client_config = producer_config(
             bootstrap_servers=bootstrap_servers,
@@ -218,6 +218,8 @@ class WorkflowEventProducer:
             pending.late = True
         if pending.report is None:
             raise timeout_error(event.event_id, timeout, self._client.trouble_since(started))
+        if isinstance(pending.report.error, KafkaTimeoutError):  # a signal handler cut into its report
+            raise pending.report.error
         return pending.report
 
     def publish_events(
@@ -238,6 +240,7 @@ class WorkflowEventProducer:
         Raises:
             ConfigurationError, ProducerClosedError, TypeError: as :meth:`publish_event`, before anything is
                 sent.
+            KafkaError: a signal handler cut in and what it raised was lost; what was sent before goes on.
         """
         self._client.check_may_wait()
         batch = list(events)
@@ -247,20 +250,18 @@ class WorkflowEventProducer:
                     f"events[{index}] is a {type(event).__name__}, not a WorkflowEvent: none was sent"
                 )
         target = self._check_usable(topic)
-        deadline = _deadline(timeout)
+        started = monotonic()
+        deadline = None if timeout is None else started + timeout
         pending = PendingBatch(batch, target, self._client.reporter)
-        for start in range(0, len(batch), _ENCODED_AT_ONCE):
-            records = self._encoded(batch, start, pending)
-            accepted = self._client.produce_many(records, target, pending.settle)
-            for index, record in records[accepted:]:
-                on_delivery = partial(pending.settle, index)
-                try:
-                    self._client.enqueue(record, target, on_delivery, batch[index].event_id, deadline)
-                except WorkflowEventsError as error:
-                    pending.refuse(index, error)
+        try:
+            self._enqueue_all(batch, target, pending, deadline)
+        except BaseException:  # a signal handler's: what is under way is still delivered, and logged if not
+            pending.all_enqueued()
+            self._client.serve(pending)
+            raise
         pending.all_enqueued()
         self._client.wait(pending, deadline)
-        return pending.results(timeout)
+        return pending.results(timeout, self._client.trouble_since(started))
 
     def send(self, event: WorkflowEvent, topic: str | None = None) -> Future[DeliveryReport]:
         """Send an event without waiting; never blocks.
@@ -357,6 +358,19 @@ class WorkflowEventProducer:
             KafkaConnectionError: no broker answered within ``timeout``.
         """
         self._client.check_connection(timeout)
+
+    def _enqueue_all(
+        self, batch: list[WorkflowEvent], target: str, pending: PendingBatch, deadline: float | None
+    ) -> None:
+        for start in range(0, len(batch), _ENCODED_AT_ONCE):
+            records = self._encoded(batch, start, pending)
+            accepted = self._client.produce_many(records, target, pending.settle)
+            for index, record in records[accepted:]:
+                on_delivery = partial(pending.settle, index)
+                try:
+                    self._client.enqueue(record, target, on_delivery, batch[index].event_id, deadline)
+                except WorkflowEventsError as error:
+                    pending.refuse(index, error)
 
     def _encoded(
         self, batch: list[WorkflowEvent], start: int, pending: PendingBatch

@@ -379,3 +379,32 @@ def test_a_loop_that_was_closed_before_the_report_came_harms_nothing(
     gc.collect()
 
     assert "after its event loop was closed" in caplog.text
+
+
+async def test_many_calls_at_once_keep_their_timeouts(faulty: EmbeddedBroker) -> None:
+    async with publishing_to(faulty) as producer:
+        assert await producer.publish_event(make_event())
+        faulty.set_round_trip_ms(3_000)
+        # More than asyncio's own executor has threads, each of which waits for the broker.
+        batches = [
+            asyncio.create_task(producer.publish_events(make_events(2), timeout=20)) for _ in range(40)
+        ]
+        await asyncio.sleep(0)
+        started = monotonic()
+        with pytest.raises(KafkaTimeoutError):
+            await producer.flush(timeout=0.2)
+        assert monotonic() - started < 2.5, "flush waited for a free thread"
+        faulty.set_round_trip_ms(0)
+        await asyncio.gather(*batches)
+
+
+async def test_a_cancelled_start_leaves_no_client_behind(faulty: EmbeddedBroker) -> None:
+    faulty.take_down()
+    producer = AsyncWorkflowEventProducer(faulty.bootstrap_servers)
+    start = asyncio.create_task(producer.start())
+    await asyncio.sleep(0)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    with pytest.raises(ProducerClosedError):
+        await producer.publish_event(make_event())

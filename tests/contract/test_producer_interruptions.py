@@ -11,15 +11,19 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from airflow_workflow_events import (
     EmbeddedBroker,
+    EventSerializationError,
+    KafkaTimeoutError,
     ProducerClosedError,
     WorkflowEventProducer,
 )
+from airflow_workflow_events.kafka.pending import PendingEvent
 from tests.broker import Broker
 from tests.events import make_event, make_events
 from tests.waiting import await_condition
@@ -132,3 +136,70 @@ def embedded_producers() -> Iterator[str]:
     """Addresses of an embedded broker."""
     with EmbeddedBroker() as broker:
         yield broker.bootstrap_servers
+
+
+def test_a_child_forked_while_threads_build_their_first_events_publishes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.contract.processes.fork_at_first_events"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_an_event_whose_report_is_lost_has_an_unknown_outcome_and_holds_up_nobody(
+    embedded_producers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = WorkflowEventProducer(embedded_producers)
+
+    class Cut(BaseException):
+        """What a signal handler raises."""
+
+    lose = iter([True])
+
+    def cut_in(self: PendingEvent, error: object, message: object) -> None:
+        if next(lose, False):
+            raise Cut
+        original(self, error, message)
+
+    original = PendingEvent.__call__
+    monkeypatch.setattr(PendingEvent, "__call__", cut_in)
+    lost = producer.send(make_event())
+    report = lost.result(timeout=20)
+    assert isinstance(report.error, KafkaTimeoutError)
+    assert producer.publish_event(make_event())
+    producer.flush(timeout=10)
+    assert producer.close(timeout=10)
+
+
+def test_events_sent_before_a_signal_cuts_into_a_batch_are_delivered(embedded_broker: Broker) -> None:
+    topic = f"events-{uuid4()}"
+    embedded_broker.create_topic(topic)
+
+    class Cut(BaseException):
+        """What a signal handler raises."""
+
+    class Cutting(WorkflowEventProducer):
+        def _encoded(self, batch: list[Any], start: int, pending: Any) -> list[Any]:
+            if start:
+                raise Cut
+            return super()._encoded(batch, start, pending)
+
+    producer = Cutting(embedded_broker.bootstrap_servers, topic=topic, config={"linger.ms": 300})
+    with pytest.raises(Cut):
+        producer.publish_events(make_events(300))
+    producer.flush(timeout=20)
+    assert len(embedded_broker.messages(topic, 200)) == 200
+    assert producer.close(timeout=10)
+
+
+def test_a_batch_with_an_event_copied_into_nonsense_reports_it_and_delivers_the_others(
+    embedded_producers: str,
+) -> None:
+    broken = make_event().model_copy(update={"metadata": {"environment": "test"}})
+    with WorkflowEventProducer(embedded_producers) as producer:
+        first, second, third = producer.publish_events([make_event(), broken, make_event()], timeout=20)
+    assert (first.delivered, third.delivered) == (True, True)
+    assert isinstance(second.error, EventSerializationError)

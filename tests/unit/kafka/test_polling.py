@@ -42,6 +42,9 @@ class FakeClient:
         finally:
             self._polling.release()
 
+    def __len__(self) -> int:
+        return 1  # there may always be more
+
     def flush(self, timeout: float) -> int:
         deadline = monotonic() + timeout
         while not self.reports.empty() and monotonic() < deadline:
