@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -55,7 +56,12 @@ class _WorkflowEventDecoratedOperator(DecoratedOperator, PublishWorkflowEventOpe
         """Call the function and publish what it returned."""
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
-        return self.publish(context, self.python_callable(*self.op_args, **arguments))
+        result = self.python_callable(*self.op_args, **arguments)
+        if inspect.iscoroutine(result):
+            import asyncio
+
+            result = asyncio.run(result)
+        return self.publish(context, result)
 
 
 def workflow_event_task(
@@ -65,7 +71,8 @@ def workflow_event_task(
     """Make a task that publishes what the function returns; used as ``@task.workflow_event(...)``.
 
     Args:
-        python_callable: the function; it returns a mapping, a pydantic model, a dataclass or ``None``.
+        python_callable: the function, which may be an ``async def``; it returns a mapping, a pydantic model,
+            a dataclass or ``None``.
         **kwargs: the parameters of :class:`~airflow_workflow_events.operators.PublishWorkflowEventOperator`
             except ``data``, and those of every task.
 

@@ -63,7 +63,7 @@ class WorkflowEventHook(KafkaBaseHook):
     @cached_property
     def fields(self) -> dict[str, Any]:
         """The connection's fields that are not librdkafka's, blank ones left out."""
-        extra = _filled(self.connection.extra_dejson)
+        extra = _extra(self.connection)
         return {name: extra[name] for name in _OWN_FIELDS if name in extra}
 
     @cached_property
@@ -87,24 +87,29 @@ class WorkflowEventHook(KafkaBaseHook):
             KafkaConnectionError: no broker answered, unless ``connect=False``.
             KafkaAuthenticationError: the broker refused the credentials.
         """
-        from airflow_workflow_events.kafka.config import ALIASES, OPTION_OF_PARAMETER, SECRET_OPTIONS
+        from airflow_workflow_events.kafka.config import (
+            ALIASES,
+            OPTION_OF_PARAMETER,
+            SECRET_OPTIONS,
+            whole_number,
+        )
         from airflow_workflow_events.kafka.producer import WorkflowEventProducer
 
         config = self._build_config()
         for name in SECRET_OPTIONS & config.keys():
             # Airflow masks by the name of the key, and misses ssl.key.pem and the like.
-            mask_secret(config[name])
+            mask_secret(str(config[name]))
         options: dict[str, Any] = {"topic": self.topic, "client_id": "airflow-workflow-events"}
         if "cloudevents" in self.fields:
             options["cloudevents"] = self.fields["cloudevents"]
-        if "connect.timeout.ms" in self.fields:
-            options["connect_timeout_ms"] = self._milliseconds("connect.timeout.ms")
         # The producer lets config win over its parameters; here the caller's word is the last.
         given = {OPTION_OF_PARAMETER.get(name) for name in overrides}
         own_config = {name: value for name, value in config.items() if name not in given}
         for name, value in (overrides.pop("config", None) or {}).items():
             own_config[ALIASES.get(name, name)] = value
         try:
+            if "connect.timeout.ms" in self.fields:  # as text, in a connection made by hand
+                options["connect_timeout_ms"] = whole_number(self.fields, "connect.timeout.ms")
             return WorkflowEventProducer(**{**options, **overrides}, config=own_config)
         except ConfigurationError as error:
             raise ConfigurationError(f"connection {self.workflow_events_conn_id!r}: {error}") from None
@@ -137,17 +142,6 @@ class WorkflowEventHook(KafkaBaseHook):
             return True, f"Connected to Kafka; topic {self.topic} exists, its permissions were not told."
         return True, f"Connected to Kafka; events can be published to topic {self.topic}."
 
-    def _milliseconds(self, name: str) -> int:
-        """Return a field as a number; a connection made by hand may carry text."""
-        value = self.fields[name]
-        try:
-            return int(value)
-        except (TypeError, ValueError):
-            raise ConfigurationError(
-                f"connection {self.workflow_events_conn_id!r}: {name} is {value!r}: "
-                "use a whole number of milliseconds"
-            ) from None
-
     def _build_config(self) -> dict[str, Any]:
         """Let the Kafka provider complete librdkafka's options of the connection: callbacks, cloud tokens."""
         view = copy(self.connection)
@@ -163,10 +157,21 @@ class WorkflowEventHook(KafkaBaseHook):
                     f"connection {self.workflow_events_conn_id!r} names no broker: fill in Broker host and "
                     'port, or bootstrap.servers in its extra, e.g. {"bootstrap.servers": "kafka:9092"}'
                 ) from None
-            raise
+            # A callback that the Kafka provider's allow-list does not name.
+            raise ConfigurationError(f"connection {self.workflow_events_conn_id!r}: {error}") from None
         finally:
             del self.get_connection
         return config
+
+
+def _extra(connection: Connection) -> dict[str, Any]:
+    extra: object = connection.extra_dejson
+    if not isinstance(extra, dict):
+        raise ConfigurationError(
+            f"connection {connection.conn_id!r}: its extra is a JSON {type(extra).__name__}: "
+            'use an object, e.g. {"bootstrap.servers": "kafka:9092"}'
+        )
+    return _filled(extra)
 
 
 def _filled(extra: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +182,7 @@ def _filled(extra: dict[str, Any]) -> dict[str, Any]:
 def _librdkafka_options(connection: Connection) -> dict[str, Any]:
     from airflow_workflow_events.kafka.config import ALIASES
 
-    extra = _filled(connection.extra_dejson)
+    extra = _extra(connection)
     advanced = extra.get("config") or {}
     if not isinstance(advanced, dict):
         raise ConfigurationError(
@@ -189,14 +194,38 @@ def _librdkafka_options(connection: Connection) -> dict[str, Any]:
         if name not in _OWN_FIELDS and name not in _CONSUMER_FIELDS
     }
     options.update({ALIASES.get(name, name): value for name, value in _filled(advanced).items()})
+    # Airflow's own fields of a login; the form hides them, a connection in a URI has them.
+    for name, value in (("sasl.username", connection.login), ("sasl.password", connection.password)):
+        if value:
+            options.setdefault(name, value)
     servers = options.get("bootstrap.servers")
     # A connection made by hand may hold a list.
     text = ",".join(map(str, servers)) if isinstance(servers, list) else str(servers or "")
-    listed = [part.strip() for part in text.split(",")]
-    hosts = [_with_port(part.strip(), connection.port) for part in (connection.host or "").split(",")]
+    protocol = str(options.get("security.protocol", "PLAINTEXT")).upper()
+    try:
+        listed = _addresses(text, protocol)
+        hosts = [_with_port(host, connection.port) for host in _addresses(connection.host or "", protocol)]
+    except ConfigurationError as error:
+        raise ConfigurationError(f"connection {connection.conn_id!r}: {error}") from None
     if together := list(dict.fromkeys(part for part in [*hosts, *listed] if part)):
         options["bootstrap.servers"] = ",".join(together)
     return options
+
+
+def _addresses(text: str, protocol: str) -> list[str]:
+    """Return the brokers of a list, whose items may have a scheme: PLAINTEXT://host:port, kafka://host."""
+    from airflow_workflow_events.kafka.config import SECURITY_PROTOCOLS
+
+    addresses = []
+    for part in text.split(","):
+        scheme, _, address = part.strip().rpartition("://")
+        if scheme.upper() in SECURITY_PROTOCOLS and scheme.upper() != protocol:
+            # librdkafka would drop the broker, and report that none answers.
+            raise ConfigurationError(
+                f"a broker is at {scheme}:// but security.protocol is {protocol}: make them the same"
+            )
+        addresses.append(address)
+    return addresses
 
 
 def _with_port(host: str, port: int | None) -> str:

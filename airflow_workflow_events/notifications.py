@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseNotifier
 
 from airflow_workflow_events.events.model import EventType
+from airflow_workflow_events.lifecycle.reading import text_or_none
 from airflow_workflow_events.publisher import FAILED_METRIC, Publication, count
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class WorkflowEventNotifier(BaseNotifier):
     Like the callbacks it never raises and never outlasts its bound. ``event_type``, ``data``, ``topic`` and
     ``environment`` may contain templates. Where the context lacks what a template names, as Airflow's minimal
     context of a run without tasks does, that field is left out and logged, and the event is still published.
+    A template rendered to nothing stands for the default.
 
     Args:
         event_type: what to call it. Default: what happened, by the state of the run or the task;
@@ -61,35 +63,16 @@ class WorkflowEventNotifier(BaseNotifier):
         self.environment = environment
         self.conn_id = conn_id
         self.timeout_seconds = timeout_seconds
-        self._rendered: dict[str, Any] = {}
         # A mistake shows where the DAG is parsed; the topic may still be a template there.
         Publication(emitted_by="notifier", data=self.data, timeout_seconds=timeout_seconds)
         super().__init__(context=context)
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates for this context, keeping the templates themselves.
+        """Leave the templates as they are: :meth:`notify` renders them for the context it gets.
 
         Airflow's own version replaces the attributes, and one notifier serves every run whose callbacks the
         DAG processor handles in one process: the second run would get the values of the first.
         """
-        from jinja2 import StrictUndefined
-
-        dag = context.get("dag")
-        if jinja_env is None and hasattr(dag, "get_template_env"):
-            jinja_env = self.get_template_env(dag=dag)
-        elif jinja_env is None:
-            # Under dag.test() the DAG is a serialised one, which has no template environment, and a deadline
-            # alert has no DAG. Airflow's bare environment would render what is missing as nothing.
-            jinja_env = self.get_template_env()
-            jinja_env.undefined = StrictUndefined
-        self._rendered = {}
-        for name in self.template_fields:
-            template = getattr(self, name)
-            try:
-                self._rendered[name] = self.render_template(template, context, jinja_env)
-            except Exception as error:  # noqa: BLE001 - templates raise anything; the event matters more
-                self._rendered[name] = None
-                log.warning("%s is left out of the event, its template failed: %s", name, error)
 
     def notify(self, context: Context) -> None:
         """Publish the event of a callback's context. Never raises."""
@@ -105,21 +88,48 @@ class WorkflowEventNotifier(BaseNotifier):
         """Leave the context alone: Airflow would put ``data`` and ``topic`` into what other callbacks see."""
         return context
 
-    def _publish(self, context: Mapping[str, Any]) -> None:
-        if not self._rendered:  # notify() was called directly rather than by Airflow
-            self.render_template_fields(context)  # type: ignore[arg-type]
+    def _publish(self, context: Context) -> None:
         try:
+            values = self._rendered(context)
             publication = Publication(
                 emitted_by="notifier",
-                event_type=self._rendered.get("event_type"),
-                data=self._rendered.get("data") or {},
-                topic=self._rendered.get("topic") or None,
-                environment=self._rendered.get("environment"),
+                event_type=text_or_none(values["event_type"]),
+                data=values["data"] or {},
+                topic=text_or_none(values["topic"]),
+                environment=text_or_none(values["environment"]),
                 conn_id=self.conn_id,
                 timeout_seconds=self.timeout_seconds,
             )
         except Exception as error:  # noqa: BLE001 - a topic rendered to something illegal, for one
-            log.error("no workflow event was published by the notifier: %s", error)
+            subject = Publication(emitted_by="notifier").subject(context)
+            log.error("%s was not published by the notifier: %s: %s", subject, type(error).__name__, error)
             count(FAILED_METRIC, "notifier")
             return
         publication.publish(context)
+
+    def _rendered(self, context: Context) -> dict[str, Any]:
+        """Return the templated fields as this context renders them; ``None`` for one that it cannot."""
+        environment = self._template_environment(context)
+        values: dict[str, Any] = {}
+        for name in self.template_fields:
+            try:
+                values[name] = self.render_template(getattr(self, name), context, environment)
+            except Exception as error:  # noqa: BLE001 - templates raise anything; the event matters more
+                values[name] = None
+                log.warning("%s is left out of the event, its template failed: %s", name, error)
+        return values
+
+    def _template_environment(self, context: Context) -> jinja2.Environment:
+        from jinja2 import StrictUndefined
+
+        try:
+            dag = context.get("dag")
+            if hasattr(dag, "get_template_env"):
+                return self.get_template_env(dag=dag)
+        except Exception as error:  # noqa: BLE001 - jinja imports extensions; what needs none still renders
+            log.warning("templates do without the DAG's jinja environment, which failed: %s", error)
+        # Under dag.test() the DAG is a serialised one, which has no template environment, and a deadline
+        # alert has no DAG. Airflow's bare environment would render what is missing as nothing.
+        environment = self.get_template_env()
+        environment.undefined = StrictUndefined
+        return environment

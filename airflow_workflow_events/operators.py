@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.events.model import EventType, check_event_type
 from airflow_workflow_events.lifecycle import published_event
+from airflow_workflow_events.lifecycle.reading import text_or_none
 from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
 from airflow_workflow_events.settings import Settings
 
@@ -23,7 +27,7 @@ class PublishWorkflowEventOperator(BaseOperator):
 
     A delivery that fails or times out fails the task, so that Airflow's retries apply. Every try publishes
     under the same ``event_id``, so a retry after an unknown outcome is no second event to consumers that
-    dedupe by it.
+    dedupe by it. A template rendered to nothing stands for the default.
 
     Args:
         event_type: what happened: an :class:`~airflow_workflow_events.EventType` or a domain's own dotted
@@ -35,8 +39,8 @@ class PublishWorkflowEventOperator(BaseOperator):
         topic: where to. Default: the connection's topic. Templated.
         environment: Default: the connection's, or ``[workflow_events] environment``. Templated.
         workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``. Templated.
-        timeout: how long to wait for the broker's confirmation, in seconds. Default ``None``: the
-            connection's delivery timeout.
+        timeout: how long to wait for the broker's confirmation, in seconds or as a ``timedelta``. Default
+            ``None``: the connection's delivery timeout.
 
     Returns:
         ``{"event_id", "topic", "partition", "offset"}`` as the task's XCom.
@@ -70,7 +74,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         topic: str | None = None,
         environment: str | None = None,
         workflow_events_conn_id: str = DEFAULT_CONNECTION,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,7 +87,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         self.topic = topic
         self.environment = environment
         self.workflow_events_conn_id = workflow_events_conn_id
-        self.timeout = timeout
+        self.timeout = _seconds(timeout)
         self._producer: WorkflowEventProducer | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -95,19 +99,20 @@ class PublishWorkflowEventOperator(BaseOperator):
         # Late, as it loads Kafka's clients: whoever parses a DAG file needs none.
         from airflow_workflow_events.hooks import WorkflowEventHook
 
-        hook = WorkflowEventHook(self.workflow_events_conn_id)
+        # A DAG that renders templates as native objects makes a number of "{{ ds_nodash }}".
+        hook = WorkflowEventHook(str(self.workflow_events_conn_id))
         event = published_event(
             context,
             str(self.event_type),
             Settings.load(),
             data=data,
-            environment=self.environment or hook.environment,
-            workflow_id=self.workflow_id,
-            workflow_run_id=self.workflow_run_id,
+            environment=text_or_none(self.environment) or hook.environment,
+            workflow_id=text_or_none(self.workflow_id),
+            workflow_run_id=text_or_none(self.workflow_run_id),
         )
         self._producer = producer = hook.get_producer()
         try:
-            report = producer.deliver(event, self.topic, self.timeout)
+            report = producer.deliver(event, text_or_none(self.topic), self.timeout)
         finally:
             # What has no report by now, after a timeout or an interrupt, is given up: waiting for it here
             # could take the connection's delivery timeout, longer than the task's own.
@@ -126,3 +131,12 @@ class PublishWorkflowEventOperator(BaseOperator):
         """Give up what is under way, so that a killed task ends at once."""
         if self._producer is not None:
             self._producer.abandon()
+
+
+def _seconds(timeout: object) -> float | None:
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ConfigurationError(f"timeout is {timeout!r}: use a number of seconds above 0, or a timedelta")
+    return seconds

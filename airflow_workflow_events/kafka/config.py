@@ -6,6 +6,7 @@ that librdkafka accepts although they break the producer's promises, and which v
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,8 @@ ALIASES = {
     "queue.buffering.max.ms": "linger.ms",
     "compression.codec": "compression.type",
     "sasl.mechanisms": "sasl.mechanism",
+    "sasl.oauthbearer.client.credentials.client.id": "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.credentials.client.secret": "sasl.oauthbearer.client.secret",
 }
 
 #: Options whose values never appear in an error, a log line or a repr.
@@ -30,6 +33,7 @@ SECRET_OPTIONS = frozenset(
     {
         "sasl.password",
         "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.oauthbearer.config",
         "sasl.oauthbearer.assertion.private.key.passphrase",
         "sasl.oauthbearer.assertion.private.key.pem",
@@ -42,6 +46,14 @@ SECRET_OPTIONS = frozenset(
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 _IDEMPOTENCE_MAX_IN_FLIGHT = 5  # librdkafka refuses more, as the broker keeps five batches per producer id
+_NUMBERS = (
+    "retries",
+    "max.in.flight.requests.per.connection",
+    "request.timeout.ms",
+    "message.timeout.ms",
+)
+_TRUE, _FALSE = frozenset({"true", "t", "1"}), frozenset({"false", "f", "0"})  # rd_kafka_anyconf_set
+_OBJECTS = frozenset({"logger", "default.topic.config"})  # confluent-kafka's own, neither text nor callable
 _LEGAL_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
 
 
@@ -73,12 +85,13 @@ def producer_config(
     Raises:
         ConfigurationError: a value or a combination is wrong.
     """
-    _check_whole_number("retries", retries, minimum=0)
-    _check_whole_number(
+    check_whole_number("retries", retries, minimum=0)
+    check_whole_number(
         "max_in_flight_requests_per_connection", max_in_flight_requests_per_connection, minimum=1
     )
-    _check_whole_number("request_timeout_ms", request_timeout_ms, minimum=1)
-    _check_whole_number("delivery_timeout_ms", delivery_timeout_ms, minimum=1)
+    check_whole_number("request_timeout_ms", request_timeout_ms, minimum=1)
+    check_whole_number("delivery_timeout_ms", delivery_timeout_ms, minimum=1)
+    own = _own_options(config)
     merged: dict[str, Any] = {
         "bootstrap.servers": _servers(bootstrap_servers),
         "acks": _acks(acks),
@@ -94,13 +107,16 @@ def producer_config(
         # request is under way leaves together with the next one.
         "linger.ms": 0,
         **{name: value for name, value in options.items() if value is not None},
-        **_own_options(config),
+        **own,
     }
-    if _is_true(merged.get("delivery.report.only.error")):
+    _check_types(merged)
+    for name in _NUMBERS:
+        merged[name] = whole_number(merged, name)
+    if _is_true(merged, "delivery.report.only.error"):
         raise ConfigurationError(
             "delivery.report.only.error is on: no event could ever be confirmed; leave it out"
         )
-    _settle_idempotence(merged, enable_idempotence, explicit="enable.idempotence" in (config or {}))
+    _settle_idempotence(merged, enable_idempotence, explicit="enable.idempotence" in own)
     _check_security(merged)
     return merged
 
@@ -145,15 +161,20 @@ def without_secrets(text: str, config: Mapping[str, Any]) -> str:
     """Return ``text`` with every secret value of ``config`` replaced by ``***``."""
     for name in SECRET_OPTIONS:
         value = config.get(name)
-        if isinstance(value, str) and value:
-            text = text.replace(value, "***")
+        secret = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
+        if secret:
+            text = text.replace(secret, "***")
     return text
 
 
-def _own_options(config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _own_options(config: object) -> dict[str, Any]:
     own: dict[str, Any] = {}
-    for name, value in (config or {}).items():
-        canonical = ALIASES.get(name, name)
+    if config is None:
+        return own
+    if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
+        raise ConfigurationError('config must map librdkafka\'s names to values, e.g. {"linger.ms": 5}')
+    for name, value in config.items():
+        canonical = ALIASES.get(str(name), str(name))
         if canonical in own:
             raise ConfigurationError(f"config names {canonical} twice, once by an alias: keep one of them")
         if value is not None:
@@ -163,6 +184,16 @@ def _own_options(config: Mapping[str, Any] | None) -> dict[str, Any]:
     if "acks" in own:
         own["acks"] = _acks(own["acks"])
     return own
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    """Refuse what confluent-kafka would turn into text no one meant, as b"..." for bytes."""
+    for name, value in config.items():
+        if not (isinstance(value, str | int | float | os.PathLike) or callable(value) or name in _OBJECTS):
+            # The value is not shown, as it may be a secret.
+            raise ConfigurationError(
+                f"{name} is of type {type(value).__name__}: use text, a number, true or false"
+            )
 
 
 def _servers(value: str | Iterable[str]) -> str:
@@ -189,40 +220,48 @@ def _acks(value: str | int) -> str:
     return text
 
 
-def _check_whole_number(name: str, value: object, *, minimum: int) -> None:
+def check_whole_number(name: str, value: object, *, minimum: int) -> None:
+    """Raise :class:`ConfigurationError` unless a parameter is a whole number of ``minimum`` or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ConfigurationError(f"{name} is {value!r}: use a whole number of {minimum} or more")
 
 
-def _whole_number(config: Mapping[str, Any], name: str) -> int:
-    """Return an option as a number; librdkafka takes text as well."""
+def whole_number(config: Mapping[str, Any], name: str) -> int:
+    """Return an option as a number; text is fine, but librdkafka would read "1e3" as 1."""
+    value = config[name]
     try:
-        return int(config[name])
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{name} is {config[name]!r}: use a whole number") from None
+        number = None if isinstance(value, bool) else int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or (isinstance(value, float) and value != number):
+        raise ConfigurationError(f"{name} is {value!r}: use a whole number")
+    return number
 
 
 def _obstacle_to_idempotence(config: Mapping[str, Any]) -> str | None:
     """Return why the broker could not recognise a repeated batch with these settings, if it could not."""
     if config["acks"] != "all":
         return f'acks={config["acks"]} (the broker must confirm with acks="all")'
-    if _whole_number(config, "retries") < 1:
+    if config["retries"] < 1:
         return "retries=0 (it needs at least one)"
-    in_flight = _whole_number(config, "max.in.flight.requests.per.connection")
+    in_flight = config["max.in.flight.requests.per.connection"]
     if in_flight > _IDEMPOTENCE_MAX_IN_FLIGHT:
         return f"max_in_flight_requests_per_connection={in_flight} (it allows {_IDEMPOTENCE_MAX_IN_FLIGHT})"
     return None
 
 
-def _is_true(value: object) -> bool:
-    """Read a boolean as librdkafka does."""
-    return str(value).lower() in {"true", "t", "1"}
+def _is_true(config: Mapping[str, Any], name: str) -> bool:
+    """Read a boolean option as librdkafka does."""
+    text = str(config.get(name, False)).lower()
+    if text not in _TRUE | _FALSE:
+        raise ConfigurationError(f"{name} is {config[name]!r}: use true or false")
+    return text in _TRUE
 
 
 def _settle_idempotence(config: dict[str, Any], wanted: bool | None, *, explicit: bool) -> None:
     obstacle = _obstacle_to_idempotence(config)
     if explicit:
-        wanted = _is_true(config["enable.idempotence"])
+        wanted = _is_true(config, "enable.idempotence")
     if wanted and obstacle:
         raise ConfigurationError(f"idempotence is not possible with {obstacle}: change one of the two")
     config["enable.idempotence"] = obstacle is None if wanted is None else wanted

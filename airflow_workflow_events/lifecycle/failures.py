@@ -28,23 +28,33 @@ _TELLING_NAME = (
     r"[\w-]{0,40}"  # bounded, as others below: a long text must not take quadratic time
 )
 _SCHEME = r"(?:(?:bearer|basic|token|apikey|negotiate|digest)\s{1,9})?"
-_ASSIGNED = r"\s{0,9}(?:=>|[=:])\s{0,9}"
+_ASSIGNED = rf"{_TELLING_NAME}\\?[\"']?\s{{0,9}}(?:=>|[=:])\s{{0,9}}"
+_PREFIX = r"[bfru]{0,2}"  # b'', rb''
+# A text in quotes; the closing one may be missing, as in a message that was cut.
+_QUOTED = r"(?:\"(?:\\.|[^\"\\\n])*\"?|'(?:\\.|[^'\\\n])*'?)"
+# A list, a tuple, an object, or the arguments of SecretStr('...'). It goes on in the next line only with
+# another text in quotes, so that an open bracket does not take the rest of a stack trace along.
+_IN_BRACKETS = rf"[(\[{{](?:{_QUOTED}|[^)\]}}\"'\n]|\n(?=\s{{0,40}}{_PREFIX}[\"')\]}}]))*[)\]}}]?"
 _LOOKS_SECRET = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        # A login in a URL.
-        r"(\b[a-z][\w+.-]{0,30}://[^\s:/@]*:)[^\s]+(?=@)",
-        # A private key in PEM.
-        r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]*",
+        # A login in a URL, up to the last @ before the next URL: a password may hold one, and slashes.
+        r"(://[^\s:/@]*:)(?:[^\s:]|:(?!//))+(?=@)",
+        # A token in its place.
+        r"(://)[^\s:/?#@]+(?=:?@)",
+        # A private key in PEM, with its headers.
+        r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----)(?:[^-]|-(?!----END))+",
         # <name>value</name>
-        rf"(<{_TELLING_NAME}>)[^<]+",
-        # name="value", "name": "value"
-        rf"({_TELLING_NAME}\\?[\"']?{_ASSIGNED}\\?(\"{{3}}|'{{3}}|[\"']){_SCHEME})(?:(?!\2)[^\n])+",
-        # name=value, name: value
-        rf"({_TELLING_NAME}[\"']?{_ASSIGNED}{_SCHEME})(?![\"'])[^\s\"',;&)}}\]]+",
+        rf"(<[\w:.-]{{0,40}}{_TELLING_NAME}(?:\s[^<>]{{0,200}})?>(?:<!\[CDATA\[)?)[^<]+",
+        # name="value", "name": "value", in JSON within JSON \"name\": \"value\", where a quote is \\\"
+        rf"({_ASSIGNED}{_PREFIX}(\\?(?:\"{{3}}|'{{3}}|[\"'])){_SCHEME})(?:(?!\2)(?:(?:\\\\)?\\.|[^\\\n]))+",
+        # name=value, name: value, name=["value"], name=Type("value")
+        rf"({_ASSIGNED}{_SCHEME})(?!{_PREFIX}\\?[\"'])(?:[^\s\"',;&()\[\]{{}}]|{_IN_BRACKETS})+",
+        # A pair: ("name", "value").
+        rf"({_TELLING_NAME}[\"'],\s{{0,9}}){_PREFIX}{_QUOTED}",
         # --name value
-        rf"(--[\w-]{{0,40}}{_TELLING_NAME}\s{{1,9}})(?!-)\S+",
-        r"(\bbearer\s+)[\w.~+/=-]{8,}",
+        rf"((?<!-)--[\w-]{{0,40}}{_TELLING_NAME}\s{{1,9}})(?!-)(?:{_QUOTED}|\S+)",
+        r"(\bbearer\s{1,9})[\w.~+/=-]{8,}",
     )
 )
 #: How long Airflow's answer about failed tasks is waited for, unless the caller has another bound.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID253 - a test may be slow to import
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,20 @@ def test_what_the_function_returns_is_the_payload(
     assert event.metadata.emitted_by == "operator"
     assert report["event_id"] == event.event_id
     assert set(report) == {"event_id", "topic", "partition", "offset"}
+
+
+def test_an_async_function_is_awaited(connection: str, published: Published) -> None:
+    with DAG(DAG_ID, schedule=None):
+
+        @task.workflow_event(event_type="region.loaded")
+        async def load(run: str) -> dict[str, Any]:
+            await asyncio.sleep(0)
+            return {"run": run}
+
+        operator = load("{{ run_id }}").operator  # type: ignore[attr-defined]
+    run_task(operator)
+
+    assert published()[0].payload.data == {"run": RUN_ID}
 
 
 def test_what_the_function_returns_is_data_and_no_template(connection: str, published: Published) -> None:

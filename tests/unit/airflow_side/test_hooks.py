@@ -131,9 +131,12 @@ def test_the_fields_of_the_hook_do_not_reach_librdkafka(configuration: Configura
         ("::1", 9093, "[::1]:9093"),
         ("[::1]", None, "[::1]:9092"),
         ("[::1]:9093", None, "[::1]:9093"),
+        ("PLAINTEXT://kafka:9093", None, "kafka:9093"),
+        ("plaintext://kafka", 9093, "kafka:9093"),
+        ("kafka://kafka-1:9093, kafka://[::1]", None, "kafka-1:9093,[::1]:9092"),
     ],
 )
-def test_a_port_several_hosts_or_an_ipv6_address_in_the_host_field_are_understood(
+def test_a_scheme_a_port_several_hosts_or_an_ipv6_address_in_the_host_field_are_understood(
     configuration: Configuration, host: str, port: int | None, servers: str
 ) -> None:
     assert configuration(host=host, port=port)["bootstrap.servers"] == servers
@@ -236,7 +239,12 @@ def test_a_connection_without_a_broker_is_refused_by_name(
         ({"cloudevents": "sometimes"}, "cloudevents is 'sometimes'"),
         ({"topic": "not legal"}, "'not legal' is not a legal Kafka topic"),
         ({"connect.timeout.ms": "soon"}, "connect.timeout.ms is 'soon'"),
-        ({"connect.timeout.ms": 0}, "connect_timeout_ms must be 1 or more"),
+        ({"connect.timeout.ms": True}, "connect.timeout.ms is True"),
+        (
+            {"bootstrap.servers": "SSL://kafka:9093"},
+            "a broker is at SSL:// but security.protocol is PLAINTEXT",
+        ),
+        ({"connect.timeout.ms": 0}, "connect_timeout_ms is 0"),
         ({"delivery.timeout.ms": "soon"}, "message.timeout.ms"),
         ({"config": ["linger.ms"]}, "config must be a JSON object"),
         ({"no.such.option": 1}, "no.such.option"),
@@ -259,6 +267,43 @@ def test_a_wrong_field_is_refused_naming_the_connection_and_no_secret(
     assert complaint in str(caught.value)
     assert secret not in str(caught.value)
     assert secret not in repr(caught.value.__cause__)
+
+
+LOGIN = {"login": "etl", "password": "sesame-open"}
+
+
+def test_the_login_of_the_connection_itself_is_used_where_the_extra_names_none(
+    configuration: Configuration,
+) -> None:
+    sasl = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN"}
+    own = configuration(host="kafka", extra=sasl, **LOGIN)
+    extras = configuration(
+        host="kafka", extra={**sasl, "sasl.username": "u", "config": {"sasl.password": "other"}}, **LOGIN
+    )
+
+    assert (own["sasl.username"], own["sasl.password"]) == ("etl", "sesame-open")
+    assert (extras["sasl.username"], extras["sasl.password"]) == ("u", "other")
+
+
+def test_the_login_of_the_connection_is_refused_where_it_would_be_ignored(
+    configuration: Configuration,
+) -> None:
+    with pytest.raises(ConfigurationError, match="SASL is configured but security_protocol is PLAINTEXT"):
+        configuration(host="kafka", **LOGIN)
+
+
+@pytest.mark.parametrize("extra", ["[1, 2]", "7", '"text"'])
+def test_an_extra_that_is_no_object_is_refused_with_what_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ODD", json.dumps({"conn_type": "kafka", "host": "h", "extra": extra}))
+    hook = WorkflowEventHook("odd")
+
+    with pytest.raises(ConfigurationError, match=r"^connection 'odd': its extra is a JSON .*: use an object"):
+        hook.get_producer(connect=False)
+    ok, message = hook.test_connection()
+    assert not ok
+    assert "use an object" in message
 
 
 def test_a_connection_that_is_not_there_is_airflows_own_error() -> None:
@@ -340,10 +385,11 @@ def test_a_callback_is_resolved_only_if_the_kafka_providers_allow_list_names_it(
         "oauth_cb": OAUTH_CALLBACK,
     }
 
-    with pytest.raises(ValueError, match="callback_allowlist is empty"):
+    by_name = "^connection 'workflow_events_default': .*"
+    with pytest.raises(ConfigurationError, match=f"{by_name}callback_allowlist is empty"):
         configuration(host="kafka", extra=login)
     set_options("apache_kafka", callback_allowlist="a.module.another")
-    with pytest.raises(ValueError, match="not in the"):
+    with pytest.raises(ConfigurationError, match=f"{by_name}not in the"):
         configuration(host="kafka", extra=login)
     set_options("apache_kafka", callback_allowlist=f"a.module.another, {OAUTH_CALLBACK}")
     assert configuration(host="kafka", extra=login)["oauth_cb"]("") == oauth_token("")

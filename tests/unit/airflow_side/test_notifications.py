@@ -91,6 +91,17 @@ def test_each_run_gets_values_of_its_own(connection: str, published: Published) 
     }
 
 
+def test_called_directly_it_renders_for_the_context_it_gets(connection: str, published: Published) -> None:
+    notifier = WorkflowEventNotifier(data={"dag": "{{ dag.dag_id }}"})
+    for dag_id in ("first", "second"):
+        notifier.notify(dag_context(dag=make_dag(dag_id), run=make_run(dag_id=dag_id)))  # type: ignore[arg-type]
+
+    assert {event.workflow_id: event.payload.data["dag"] for event in published(2)} == {
+        "first": "first",
+        "second": "second",
+    }
+
+
 def test_a_template_without_its_variable_costs_that_field_alone(
     connection: str, published: Published, log_of: LogOf
 ) -> None:
@@ -112,10 +123,42 @@ def test_a_template_without_its_variable_costs_that_field_alone(
     )
 
 
-def test_a_topic_rendered_to_nothing_is_the_connections(connection: str, published: Published) -> None:
-    WorkflowEventNotifier(topic="{{ params.get('topic', '') }}")(dag_context())
+def test_a_field_rendered_to_nothing_is_the_default(connection: str, published: Published) -> None:
+    nothing = "{{ params.get('nothing', '') }}"
+    WorkflowEventNotifier(topic=nothing, event_type=nothing, environment=nothing)(dag_context())
 
-    assert len(published()) == 1
+    (event,) = published()
+    assert event.event_type == EventType.WORKFLOW_COMPLETED
+    assert event.metadata.environment == "test"
+
+
+def test_a_field_that_a_dag_renders_to_a_number_is_text(connection: str, published: Published) -> None:
+    dag = make_dag(render_template_as_native_obj=True)
+    WorkflowEventNotifier(environment="{{ ds_nodash }}")(dag_context(dag=dag))
+
+    assert published()[0].metadata.environment == "20261122"
+
+
+def test_a_dag_whose_jinja_environment_cannot_be_made_costs_what_needs_it_alone(
+    connection: str, published: Published, log_of: LogOf
+) -> None:
+    dag = make_dag(
+        jinja_environment_kwargs={"extensions": ["not_installed.Extension"]},
+        user_defined_macros={"shout": str.upper},
+    )
+    notifier = WorkflowEventNotifier(
+        event_type="sales.refreshed", data={"id": "{{ shout(run_id) }}"}, environment="{{ run_id }}"
+    )
+    for context in (dag_context(dag=dag), minimal_context(dag=dag)):
+        notifier(context)
+
+    for event in published(2):
+        assert event.event_type == "sales.refreshed"
+        assert event.metadata.environment == RUN_ID
+        assert "id" not in event.payload.data
+    log = log_of("notifications")
+    assert "WARNING templates do without the DAG's jinja environment, which failed: No module named" in log
+    assert "WARNING data is left out of the event, its template failed: 'shout' is undefined" in log
 
 
 def test_a_template_that_is_broken_costs_that_field_alone(connection: str, published: Published) -> None:
@@ -172,6 +215,22 @@ def test_what_is_wrong_only_at_run_time_fails_nothing_and_is_logged_and_counted(
     WorkflowEventNotifier(**options)(dag_context())
 
     assert reason in log_of("notifications") + log_of("publisher")
+    assert counters == {(FAILED_METRIC, "notifier"): 1}
+
+
+def test_the_log_of_what_could_not_be_built_names_the_dag_and_the_run(connection: str, log_of: LogOf) -> None:
+    WorkflowEventNotifier(topic="{{ 'not legal' }}")(dag_context())
+
+    assert (
+        f"ERROR an event of {DAG_ID}/{RUN_ID} was not published by the notifier: "
+        "ConfigurationError: topic 'not legal'"
+    ) in log_of("notifications")
+
+
+@pytest.mark.parametrize("context", [None, 7, {}], ids=str)
+def test_a_context_that_is_none_of_airflows_raises_nothing(counters: Counts, context: Any) -> None:
+    WorkflowEventNotifier(event_type="{{ dag.dag_id }}").notify(context)
+
     assert counters == {(FAILED_METRIC, "notifier"): 1}
 
 

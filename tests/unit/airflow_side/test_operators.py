@@ -141,6 +141,41 @@ def test_the_environment_is_the_tasks_else_the_connections_else_the_options(
     assert environments == ["from-option", "from-connection", "from-task"]
 
 
+def test_names_that_a_dag_renders_to_numbers_are_text(
+    connection: str, published: Published, embedded_broker: Broker
+) -> None:
+    # Airflow makes a number of "{{ ds_nodash }}" where render_template_as_native_obj is set.
+    embedded_broker.create_topic("20261122")
+    names = ("workflow_id", "workflow_run_id", "topic", "environment")
+    dag = make_dag(render_template_as_native_obj=True)
+    run_task(publishing(dag=dag, data={"rows": "{{ 3 }}"}, **dict.fromkeys(names, "{{ ds_nodash }}")))
+
+    (event,) = published(1, "20261122")
+    assert (event.workflow_id, event.workflow_run_id) == ("20261122", "20261122")
+    assert event.metadata.environment == "20261122"
+    assert event.payload.data == {"rows": 3}
+
+
+def test_a_name_rendered_to_nothing_is_the_default(connection: str, published: Published) -> None:
+    names = ("workflow_id", "workflow_run_id", "topic", "environment")
+    run_task(publishing(**dict.fromkeys(names, "{{ params.get('nothing', '') }}")))
+
+    (event,) = published()
+    assert (event.workflow_id, event.workflow_run_id) == (DAG_ID, RUN_ID)
+    assert event.metadata.environment == "test"
+
+
+@pytest.mark.parametrize("timeout", [30, 30.0, dt.timedelta(seconds=30)], ids=repr)
+def test_a_timeout_is_a_number_of_seconds_or_a_timedelta(timeout: Any) -> None:
+    assert publishing(timeout=timeout).timeout == 30
+
+
+@pytest.mark.parametrize("timeout", ["30", True, 0, -1, float("nan"), float("inf"), [30]], ids=repr)
+def test_any_other_timeout_is_refused_where_the_dag_is_parsed(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"timeout is .*: use a number of seconds above 0"):
+        publishing(timeout=timeout)
+
+
 def test_data_may_be_a_model_or_a_dataclass_and_hold_what_json_can_be_made_of(
     connection: str, published: Published
 ) -> None:

@@ -185,10 +185,38 @@ def test_the_callers_mappings_are_not_changed() -> None:
     assert (options, config) == ({"client.id": "a"}, {"queue.buffering.max.ms": 2})
 
 
-@pytest.mark.parametrize("option", ["retries", "max.in.flight.requests.per.connection"])
-def test_an_option_of_ones_own_that_is_no_number_is_refused_by_its_name(option: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{option} is 'many'"):
-        built(config={option: "many"})
+@pytest.mark.parametrize(
+    "option",
+    ["retries", "max.in.flight.requests.per.connection", "request.timeout.ms", "message.timeout.ms"],
+)
+@pytest.mark.parametrize("value", ["many", "1e3", "5.5", 5.5, float("inf"), True], ids=repr)
+def test_an_option_of_ones_own_that_is_no_number_is_refused_by_its_name(option: str, value: Any) -> None:
+    # librdkafka takes the digits it finds: "1e3" would be a timeout of 1 ms.
+    with pytest.raises(ConfigurationError, match=f"{option} is {value!r}: use a whole number"):
+        built(config={option: value})
+
+
+@pytest.mark.parametrize("value", ["5000", " 5000", 5000.0])
+def test_a_number_of_ones_own_may_be_text(value: Any) -> None:
+    assert built(config={"delivery.timeout.ms": value})["message.timeout.ms"] == 5000
+
+
+@pytest.mark.parametrize("config", [[("acks", 1)], "acks=1", 7, {1: 2}], ids=str)
+def test_a_config_that_is_no_mapping_of_names_is_refused(config: Any) -> None:
+    with pytest.raises(ConfigurationError, match="config must map librdkafka's names to values"):
+        built(config=config)
+
+
+@pytest.mark.parametrize(
+    "value", [b"canary", ["canary"], {"a": "canary"}, object()], ids=lambda v: type(v).__name__
+)
+@pytest.mark.parametrize("how", ["config", "options"])
+def test_a_value_that_would_reach_librdkafka_as_another_is_refused_without_showing_it(
+    value: Any, how: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"sasl\.password is of type") as caught:
+        built(**{how: {"sasl.password": value}})
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +277,21 @@ def test_a_secret_is_masked_wherever_it_stands(option: str) -> None:
     assert without_secrets("it is canary, canary!", {option: "canary"}) == "it is ***, ***!"
 
 
+@pytest.mark.parametrize("secret", [b"12345678", 12345678])
+def test_a_secret_that_is_no_text_is_masked_as_well(secret: Any) -> None:
+    assert without_secrets("it is 12345678", {"sasl.password": secret}) == "it is ***"
+
+
+def test_a_secret_under_librdkafkas_other_name_for_it_is_kept_under_the_one_that_is_masked() -> None:
+    config = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.client.credentials.client.secret": "canary",
+    }
+
+    assert "canary" not in without_secrets(str(built(config=config)), built(config=config))
+
+
 def test_what_is_no_secret_is_left_in_the_text() -> None:
     assert without_secrets("user u failed", {"sasl.username": "u", "sasl.password": ""}) == "user u failed"
 
@@ -276,6 +319,17 @@ def test_reports_of_errors_alone_are_refused_as_nothing_could_be_confirmed(value
 )
 def test_idempotence_is_read_as_librdkafka_reads_it(value: Any, on: bool) -> None:
     assert built(config={"enable.idempotence": value})["enable.idempotence"] is on
+
+
+@pytest.mark.parametrize("value", ["yes", "on", "maybe", "", 2, 1.0], ids=repr)
+def test_a_boolean_that_librdkafka_does_not_know_is_refused(value: Any) -> None:
+    for option in ("enable.idempotence", "delivery.report.only.error"):
+        with pytest.raises(ConfigurationError, match=f"{option} is {value!r}: use true or false"):
+            built(config={option: value})
+
+
+def test_idempotence_left_open_in_ones_own_options_is_the_parameters() -> None:
+    assert built(config={"enable.idempotence": None}) == built()
 
 
 @pytest.mark.parametrize(
