@@ -10,6 +10,9 @@
     ├── ConfigurationError (ValueError)         a setting, connection or topic name is wrong
     ├── ProducerClosedError (RuntimeError)      the producer was used after ``close()``
     ├── ReentrantCallError (RuntimeError)       a delivery callback waited for another delivery
+    ├── OutboxError                             the outbox did not accept an event
+    │   ├── OutboxUnavailableError                   its database cannot be used
+    │   └── OutboxFullError                          it has reached its bound
     └── KafkaError                              Kafka said no
         ├── KafkaConnectionError (ConnectionError)   no broker could be reached
         ├── KafkaAuthenticationError                 the broker refused the credentials or the certificate
@@ -36,6 +39,9 @@ __all__ = [
     "KafkaError",
     "KafkaQueueFullError",
     "KafkaTimeoutError",
+    "OutboxError",
+    "OutboxFullError",
+    "OutboxUnavailableError",
     "ProducerClosedError",
     "ReentrantCallError",
     "WorkflowEventsError",
@@ -109,6 +115,20 @@ class ProducerClosedError(WorkflowEventsError, RuntimeError):
 
 class ReentrantCallError(WorkflowEventsError, RuntimeError):
     """A delivery callback asked the producer to wait, which only the callback's own thread could end."""
+
+
+class OutboxError(WorkflowEventsError):
+    """The outbox did not accept an event, or could not be asked."""
+
+
+class OutboxUnavailableError(OutboxError):
+    """The outbox's database cannot be used: locked, full, read-only, corrupt, unreachable or too new."""
+
+    retriable = True
+
+
+class OutboxFullError(OutboxError):
+    """The outbox has reached its bound in rows or bytes."""
 
 
 class KafkaError(WorkflowEventsError):

@@ -50,6 +50,9 @@ ERRORS: list[errors.WorkflowEventsError] = [
     errors.ConfigurationError("what"),
     errors.ProducerClosedError("what"),
     errors.ReentrantCallError("what"),
+    errors.OutboxError("what"),
+    errors.OutboxUnavailableError("what"),
+    errors.OutboxFullError("what"),
     errors.KafkaError("what", name="INVALID_RECORD", retriable=True),
     errors.KafkaConnectionError("what", retriable=False),
     errors.KafkaAuthenticationError("what", name="_AUTHENTICATION"),
@@ -58,7 +61,7 @@ ERRORS: list[errors.WorkflowEventsError] = [
     errors.KafkaTimeoutError("what"),
 ]
 
-RETRIABLE = {"KafkaConnectionError", "KafkaQueueFullError", "KafkaTimeoutError"}
+RETRIABLE = {"KafkaConnectionError", "KafkaQueueFullError", "KafkaTimeoutError", "OutboxUnavailableError"}
 
 WITHOUT_AIRFLOW = """
 import sys

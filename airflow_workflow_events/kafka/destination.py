@@ -1,0 +1,55 @@
+"""A producer as the place where an outbox's relay delivers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_workflow_events.errors import KafkaTimeoutError, WorkflowEventsError
+from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.kafka.producer import WorkflowEventProducer
+
+#: What a relay's producer needs so that the order of a run's events holds through any outage: an event leaves
+#: the queue by being delivered, or together with everything behind it. librdkafka would else give events up
+#: one by one as their time runs out, and deliver the next one if the broker came back at that moment.
+RELAY_OPTIONS = {"message.timeout.ms": 0, "retries": 2_147_483_647}
+
+_CLOSE_SECONDS = 0.0
+
+
+class ProducerDestination:
+    """Delivers through a producer made with :data:`RELAY_OPTIONS` in its ``config``.
+
+    Args:
+        producer: the producer; closed by :meth:`close`.
+        environment: replaces the environment of events that were accepted without knowing it. Default: none.
+    """
+
+    def __init__(self, producer: WorkflowEventProducer, environment: str | None = None) -> None:
+        self._producer = producer
+        self._environment = environment
+
+    @property
+    def environment(self) -> str | None:
+        """Replaces the environment of events that were accepted without knowing it."""
+        return self._environment
+
+    def deliver(
+        self, events: Sequence[WorkflowEvent], topic: str | None, timeout: float
+    ) -> Sequence[WorkflowEventsError | None]:
+        """Publish events in order and return for each why it failed, if it did.
+
+        Where time ran out, what is under way is given up before this returns, and the producer is closed.
+        """
+        reports = self._producer.publish_events(events, topic, timeout)
+        errors = [report.error for report in reports]
+        if any(isinstance(error, KafkaTimeoutError) for error in errors):
+            self.close()
+        return errors
+
+    def abandon(self) -> None:
+        """Give up what is under way; whoever waits in :meth:`deliver` gets failures at once."""
+        self._producer.abandon()
+
+    def close(self) -> None:
+        """Close the producer without waiting."""
+        self._producer.close(timeout=_CLOSE_SECONDS)

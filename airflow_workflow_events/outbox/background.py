@@ -1,0 +1,187 @@
+"""A relay in a thread of its own, for processes that live long and must never wait."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections import deque
+from time import monotonic
+
+from airflow_workflow_events import metrics as names
+from airflow_workflow_events.errors import OutboxError
+from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.metrics import Metrics, NoMetrics
+from airflow_workflow_events.outbox.relay import DELIVERY_SECONDS, Relay
+from airflow_workflow_events.outbox.store import Outbox, Route
+
+log = logging.getLogger(__name__)
+
+#: How often the outbox is looked at for what other processes have appended, in seconds.
+POLL_SECONDS = 0.5
+#: A relay not heard of for so long is taken for dead, in seconds. While it waits for the brokers it says
+#: nothing.
+SILENCE_SECONDS = 3 * DELIVERY_SECONDS
+
+_BEAT_SECONDS = 2.0
+_HOUSEKEEPING_SECONDS = 10.0
+# Events that the outbox did not accept wait here, in memory, for the thread to attempt them directly.
+_MAX_UNACCEPTED = 10_000
+_DIRECT_BATCH = 250
+_DIRECT_SECONDS = 5.0
+# While the outbox cannot be used, the thread that appends must not wait for its locks again and again.
+_SPARED_SECONDS = 5.0
+
+
+class BackgroundRelay:
+    """Accepts events at once and delivers them from its own thread; accepting never raises or waits long.
+
+    Args:
+        outbox: the outbox.
+        relay: delivers; used by the thread alone.
+        metrics: where to count. Default: nowhere.
+        poll_seconds: how often to look for what other processes have appended, in seconds. Default 0.5.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        relay: Relay,
+        *,
+        metrics: Metrics | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._outbox = outbox
+        self._relay = relay
+        self._metrics = metrics or NoMetrics()
+        self._poll_seconds = poll_seconds
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._unaccepted: deque[tuple[WorkflowEvent, Route, bool]] = deque()
+        self._spared_until = 0.0
+        self._trouble: str | None = None
+        self._next_beat = self._next_housekeeping = 0.0
+        self._thread = threading.Thread(target=self._run, name="workflow-events-relay", daemon=True)
+        self._pid = os.getpid()
+
+    @property
+    def running(self) -> bool:
+        """Whether its thread runs, in this process."""
+        return self._pid == os.getpid() and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def accept(self, event: WorkflowEvent, route: Route, *, environment_is_default: bool) -> bool:
+        """Put an event into the outbox, or, where that fails, keep it for a direct attempt by the thread.
+
+        Returns:
+            Whether the outbox accepted it, and so whether it survives the end of this process.
+        """
+        accepted = False
+        if monotonic() >= self._spared_until:
+            try:
+                dropped = self._outbox.append(event, route, environment_is_default=environment_is_default)
+                accepted = True
+            except OutboxError as error:
+                self._spared_until = monotonic() + _SPARED_SECONDS
+                self._report_trouble(error)
+            else:
+                self._metrics.incr(names.ACCEPTED)
+                if dropped:
+                    self._metrics.incr(names.DROPPED, dropped)
+        if not accepted:
+            self._keep(event, route, environment_is_default)
+        self._wake.set()
+        return accepted
+
+    def stop(self, timeout: float) -> bool:
+        """Deliver for at most ``timeout`` seconds, then end; what is left is in the outbox for other relays.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        deadline = monotonic() + timeout
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join(max(deadline - monotonic(), 0.0) * 0.8)
+        if self._thread.is_alive():
+            self._relay.stop()
+            self._thread.join(max(deadline - monotonic(), 0.0))
+        return not self._thread.is_alive()
+
+    def _keep(self, event: WorkflowEvent, route: Route, environment_is_default: bool) -> None:
+        if len(self._unaccepted) >= _MAX_UNACCEPTED:
+            lost = self._unaccepted.popleft()[0]
+            self._metrics.incr(names.DROPPED)
+            log.error("event %s is lost: neither the outbox nor Kafka takes events", lost.event_id)
+        self._unaccepted.append((event, route, environment_is_default))
+
+    def _report_trouble(self, error: OutboxError) -> None:
+        """Count each failure, and log it when it is a new one."""
+        self._metrics.incr(names.OUTBOX_ERRORS)
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            log.error("events are attempted directly: %s", error)
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stopped.is_set()
+            try:
+                self._attempt_unaccepted()
+                self._relay.drain()
+                self._look_after()
+                self._trouble = None
+            except OutboxError as error:
+                self._report_trouble(error)
+            except Exception:
+                log.exception("the relay goes on after")
+            if stopping:
+                break
+            self._wake.wait(self._poll_seconds)
+            self._wake.clear()
+        try:
+            self._relay.close()
+            self._outbox.retire(self._relay.owner)
+        except OutboxError as error:
+            log.debug("the relay could not sign off: %s", error)
+
+    def _attempt_unaccepted(self) -> None:
+        """Attempt what the outbox did not accept: by the outbox if it works again, else directly."""
+        while self._unaccepted:
+            event, route, environment_is_default = self._unaccepted[0]
+            try:
+                self._outbox.append(event, route, environment_is_default=environment_is_default)
+            except OutboxError:
+                break
+            self._unaccepted.popleft()
+        else:
+            return
+        route = self._unaccepted[0][1]
+        batch = [kept for kept in list(self._unaccepted)[:_DIRECT_BATCH] if kept[1] == route]
+        done = self._relay.deliver_directly(
+            route, [(event, is_default) for event, _, is_default in batch], _DIRECT_SECONDS
+        )
+        for kept, finished in zip(batch, done, strict=True):
+            if finished:
+                self._unaccepted.remove(kept)
+
+    def _look_after(self) -> None:
+        now = monotonic()
+        if now >= self._next_beat:
+            self._next_beat = now + _BEAT_SECONDS
+            # Only a relay that can make its producer says that others need not attempt by themselves.
+            if self._relay.prepare():
+                self._outbox.beat(self._relay.owner, socket.gethostname(), os.getpid())
+        if now >= self._next_housekeeping or self._stopped.is_set():
+            self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
+            if expired := self._outbox.expire():
+                self._metrics.incr(names.PARKED, expired)
+                log.error("%d event(s) are parked: they waited in the outbox for too long", expired)
+            self._outbox.database.checkpoint()
+            totals = self._outbox.totals()
+            self._metrics.gauge(names.OUTBOX_DEPTH, totals.pending)
+            self._metrics.gauge(names.OUTBOX_PARKED, totals.parked)
+            self._metrics.gauge(names.OUTBOX_OLDEST_AGE, totals.oldest_age_seconds or 0.0)

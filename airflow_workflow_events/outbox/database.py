@@ -1,0 +1,275 @@
+"""The database an outbox lives in: opened, brought to the current schema, and safe across forks.
+
+SQLite on one host by default, PostgreSQL for many hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.pool import QueuePool
+
+from airflow_workflow_events.errors import ConfigurationError, OutboxUnavailableError
+
+#: How long one call may wait for a lock that another process holds, in milliseconds. A scheduler calls this.
+LOCK_TIMEOUT_MS = 250
+
+_CONNECT_TIMEOUT_SECONDS = 3
+_STATEMENT_TIMEOUT_MS = 5_000
+# Appending must not pay for a checkpoint, which takes milliseconds: the relay makes them. This is the size of
+# the log, in pages of 4 KiB, at which an append does it after all, because no relay seems to be running.
+_LAST_RESORT_CHECKPOINT_PAGES = 16_384
+_OWNER_ONLY = 0o600
+# Any number will do, as long as no other program locks the same one in a shared database.
+_SCHEMA_LOCK = 7_304_118_052_219
+_CLAIM_LOCK = 7_304_118_052_220
+_NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
+
+
+class OutboxDatabase:
+    """A database with the outbox's tables; every call to it is bounded in time.
+
+    Args:
+        url: SQLAlchemy's URL, ``sqlite:///file`` or ``postgresql://...``.
+
+    Raises:
+        ConfigurationError: the URL is of another kind of database, or is no URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._url = make_url(url)
+        except sa.exc.ArgumentError:  # whose text holds the URL, and so its password
+            raise ConfigurationError(
+                "the outbox's URL cannot be read: use sqlite:////path/outbox.db or postgresql://user@host/db"
+            ) from None
+        self.kind = self._url.get_backend_name()
+        if self.kind not in {"sqlite", "postgresql"}:
+            raise ConfigurationError(f"the outbox cannot live in {self.kind}: use sqlite or postgresql")
+        if self.kind == "sqlite" and not self._url.database:
+            raise ConfigurationError("the outbox needs a file: use sqlite:////path/outbox.db")
+        # By the bare name SQLAlchemy 2.1 means another driver than before, and than Airflow's images have.
+        if self._url.drivername == "postgresql" and find_spec("psycopg2") is not None:
+            self._url = self._url.set(drivername="postgresql+psycopg2")
+        self._engine: Engine | None = None
+        self._ready = False
+        _databases.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return self._url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Yield a connection for one short piece of work, committed at its end.
+
+        Raises:
+            OutboxUnavailableError: the database cannot be used; the message says why.
+        """
+        with self._translated(), _no_fork_meanwhile(self.kind):
+            if not self._ready:
+                self._open()
+            with self._engine_of_this_process().connect() as connection:
+                yield connection
+                connection.commit()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection whose statements take effect together, one such piece of work after another.
+
+        Raises:
+            OutboxUnavailableError: the database cannot be used, or others held it for too long.
+        """
+        with self.connect() as connection:
+            self._begin(connection, _CLAIM_LOCK)
+            yield connection
+
+    def checkpoint(self) -> None:
+        """Fold SQLite's log into its file as far as nobody is in the way."""
+        if self.kind == "sqlite":
+            with self.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close the connections; a later call opens them again."""
+        with _no_fork_meanwhile(self.kind):
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    def _begin(self, connection: Connection, lock: int) -> None:
+        if self.kind == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver itself begins nothing, see _prepare
+        else:
+            # SKIP LOCKED alone would let a relay take the second event of a run while another, whose
+            # transaction it cannot see yet, takes the first.
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+    def _engine_of_this_process(self) -> Engine:
+        if self._engine is None:
+            self._engine = _make_engine(self._url)
+        return self._engine
+
+    def _open(self) -> None:
+        if self.kind == "sqlite":
+            _make_file(Path(str(self._url.database)))
+        with self._engine_of_this_process().connect() as connection:
+            if self.kind == "sqlite" and _journal_mode(connection) != "wal":
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            self._begin(connection, _SCHEMA_LOCK)
+            self._upgrade(connection)
+            connection.commit()
+        self._ready = True
+
+    def _upgrade(self, connection: Connection) -> None:
+        steps = _schema_steps(self.kind)
+        connection.execute(
+            sa.text("CREATE TABLE IF NOT EXISTS workflow_events_outbox_schema (version INTEGER NOT NULL)")
+        )
+        found = connection.execute(sa.text("SELECT max(version) FROM workflow_events_outbox_schema")).scalar()
+        version = int(found or 0)
+        if version > max(steps):
+            raise OutboxUnavailableError(
+                f"the outbox at {self.name} has schema version {version}, and this library knows "
+                f"{max(steps)}: upgrade it, or give it an outbox of its own"
+            )
+        for number, statements in sorted(steps.items()):
+            if number > version:
+                for statement in statements:
+                    connection.exec_driver_sql(statement)
+                connection.execute(
+                    sa.text("INSERT INTO workflow_events_outbox_schema VALUES (:number)"), {"number": number}
+                )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+            # SQLAlchemy's text repeats the parameters, which are the event.
+            cause = getattr(error, "orig", None) or error
+            reason = str(cause).strip().replace(self._url.password or "\0", "***")
+            raise OutboxUnavailableError(
+                f"the outbox at {self.name} cannot be used ({type(cause).__name__}: {reason})"
+            ) from None
+
+    def leave_to_parent(self) -> None:
+        """In the child of a fork: forget the parent's connections without touching them."""
+        if self._engine is not None:
+            # Closing an SQLite connection of the parent's would disturb its locks, and PostgreSQL's would end
+            # its session, so they are kept for as long as the child lives.
+            _inherited.append(self._engine)
+            self._engine = None
+
+
+def _make_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(
+            url,
+            future=True,
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=LOCK_TIMEOUT_MS / 1000,
+            pool_reset_on_return="rollback",
+            connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000},
+        )
+        sa.event.listen(engine, "connect", _prepare)
+        return engine
+    return sa.create_engine(
+        url,
+        future=True,
+        pool_size=2,
+        pool_timeout=_CONNECT_TIMEOUT_SECONDS,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+            "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+        },
+    )
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    # The driver would open transactions of its own, deferred ones, which fail where two of them write.
+    connection.isolation_level = None
+    # A killed process loses nothing with NORMAL; a host that loses power may lose the last moments.
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint={_LAST_RESORT_CHECKPOINT_PAGES}")
+
+
+def _journal_mode(connection: Connection) -> str:
+    return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+
+
+def _make_file(path: Path) -> None:
+    """Make the file readable by its owner alone, unless somebody has made it already."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY))  # SQLite's other files follow this one
+
+
+def _schema_steps(kind: str) -> dict[int, list[str]]:
+    folder = resources.files(__package__) / "sql" / kind
+    steps = {}
+    for file in folder.iterdir():
+        if found := _NUMBERED.fullmatch(file.name):
+            steps[int(found[1])] = file.read_text(encoding="utf-8").split("--;")
+    return steps
+
+
+# A fork while another thread is inside SQLite would leave the child a mutex of SQLite's that nobody gives
+# back. So nobody is inside while this process forks: calls are short, and the fork waits for one to end.
+_gate = threading.RLock()
+_GATE_SECONDS = 2.0
+_held_for_fork = threading.local()
+_databases: weakref.WeakSet[OutboxDatabase] = weakref.WeakSet()
+_inherited: list[Engine] = []
+
+
+@contextmanager
+def _no_fork_meanwhile(kind: str) -> Iterator[None]:
+    if kind != "sqlite":
+        yield
+        return
+    gate = _gate
+    if not gate.acquire(timeout=_GATE_SECONDS):
+        raise OutboxUnavailableError("another thread has kept the outbox busy for too long")
+    try:
+        yield
+    finally:
+        gate.release()
+
+
+def _before_fork() -> None:
+    _held_for_fork.value = _gate.acquire(timeout=_GATE_SECONDS)
+
+
+def _after_fork_in_parent() -> None:
+    if getattr(_held_for_fork, "value", False):
+        _gate.release()
+
+
+def _after_fork_in_child() -> None:
+    global _gate  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _gate = threading.RLock()
+    for database in list(_databases):
+        database.leave_to_parent()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

@@ -1,0 +1,449 @@
+"""The outbox: what it accepts is delivered at least once, under the same id, or visibly parked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from airflow_workflow_events.errors import ConfigurationError, OutboxFullError
+from airflow_workflow_events.events.codec import to_json
+from airflow_workflow_events.events.model import DEFAULT_TOPIC, WorkflowEvent
+from airflow_workflow_events.outbox.database import OutboxDatabase
+
+WhenFull = Literal["refuse", "drop_oldest"]
+
+#: How long an entry's last error may be, in characters: enough for librdkafka's texts.
+_MAX_ERROR_CHARACTERS = 1_000
+# How many of the oldest go at once where room is made: making it for each event anew would cost every append.
+_DROPPED_AT_ONCE = 100
+# Relays that died without signing off are kept for whoever looks for them, for a day.
+_REMEMBERED_SECONDS = 86_400
+
+
+class Route(NamedTuple):
+    """Where entries go: the unit of claiming and of backing off.
+
+    Attributes:
+        conn_id: the connection; ``None`` for the default.
+        topic: the topic; ``None`` for the connection's.
+    """
+
+    conn_id: str | None = None
+    topic: str | None = None
+
+
+DEFAULT_ROUTE = Route()
+"""The default connection, and its topic."""
+
+
+class OutboxEntry(NamedTuple):
+    """One event in the outbox.
+
+    Attributes:
+        seq: its place: lower is older.
+        event_id: the event's id.
+        ordering_key: the event's Kafka key.
+        payload: the event's JSON.
+        environment_is_default: whether a connection's environment replaces the event's.
+        attempts: how often delivery has failed.
+    """
+
+    seq: int
+    event_id: str
+    ordering_key: str
+    payload: str
+    environment_is_default: bool
+    attempts: int
+
+
+class ParkedEntry(NamedTuple):
+    """An event that can never be delivered as it is.
+
+    Attributes:
+        seq: its place in the outbox.
+        event_id: the event's id.
+        event_type: what happened.
+        ordering_key: the event's Kafka key.
+        route: where it should have gone.
+        reason: why it was parked.
+        parked_at: when, in seconds since the epoch.
+    """
+
+    seq: int
+    event_id: str
+    event_type: str
+    ordering_key: str
+    route: Route
+    reason: str | None
+    parked_at: float
+
+
+class Totals(NamedTuple):
+    """What is in the outbox.
+
+    Attributes:
+        pending: entries that wait for delivery.
+        parked: entries that are parked.
+        size_bytes: bytes of all of them.
+        oldest_age_seconds: age of the oldest that waits, in seconds; ``None`` where none waits.
+    """
+
+    pending: int
+    parked: int
+    size_bytes: int
+    oldest_age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How large the outbox may become.
+
+    Args:
+        max_rows: entries, parked ones included. Default 1,000,000.
+        max_bytes: bytes of their JSON. Default 1 GiB.
+        max_age_seconds: what waits for longer is parked. Default 7 days.
+        when_full: ``refuse`` the new event (default), or ``drop_oldest``: parked ones first.
+
+    Raises:
+        ConfigurationError: a bound is not above 0, or ``when_full`` is neither.
+    """
+
+    max_rows: int = 1_000_000
+    max_bytes: int = 2**30
+    max_age_seconds: float = 7 * 86_400
+    when_full: WhenFull = "refuse"
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "max_bytes", "max_age_seconds"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}: use a number above 0")
+        if self.when_full not in {"refuse", "drop_oldest"}:
+            raise ConfigurationError(f"when_full is {self.when_full!r}: use 'refuse' or 'drop_oldest'")
+
+
+_APPEND = sa.text(
+    "INSERT INTO workflow_events_outbox (id, aggregatetype, aggregateid, type, payload, topic, conn_id, "
+    "environment_is_default, size_bytes, created_at) "
+    "SELECT :id, :aggregatetype, :aggregateid, :type, :payload, :topic, :conn_id, "
+    "CAST(:environment_is_default AS INTEGER), CAST(:size_bytes AS INTEGER), "
+    "CAST(:created_at AS DOUBLE PRECISION) "
+    "FROM workflow_events_outbox_totals "
+    "WHERE total_rows < :max_rows AND total_bytes + :size_bytes <= :max_bytes "
+    "ON CONFLICT (id, conn_id, topic) DO NOTHING"
+)
+_IS_IN = sa.text(
+    "SELECT 1 FROM workflow_events_outbox WHERE id = :id AND conn_id = :conn_id AND topic = :topic"
+)
+_DROP_OLDEST = sa.text(
+    "DELETE FROM workflow_events_outbox WHERE seq IN (SELECT seq FROM workflow_events_outbox "
+    "WHERE lease IS NULL ORDER BY CASE WHEN parked_at IS NULL THEN 1 ELSE 0 END, seq LIMIT :count)"
+)
+_TOTALS = sa.text("SELECT total_rows, total_bytes, parked_rows FROM workflow_events_outbox_totals")
+# A route after another in their index, which is a look-up each however many entries there are.
+_NEXT_ROUTE = sa.text(
+    "SELECT conn_id, topic FROM workflow_events_outbox WHERE parked_at IS NULL "
+    "AND (conn_id, topic) > (:conn_id, :topic) ORDER BY conn_id, topic LIMIT 1"
+)
+_FIRST_ROUTE = sa.text(
+    "SELECT conn_id, topic FROM workflow_events_outbox WHERE parked_at IS NULL "
+    "ORDER BY conn_id, topic LIMIT 1"
+)
+_OF_ROUTE = "conn_id = :conn_id AND topic = :topic AND parked_at IS NULL"
+_OLDEST = sa.text(f"SELECT created_at FROM workflow_events_outbox WHERE {_OF_ROUTE} ORDER BY seq LIMIT 1")  # noqa: S608
+# What is claimed or backs off keeps what is behind it under the same key waiting: the order of a key holds.
+_CLAIMABLE = (
+    "SELECT seq, id, aggregateid, payload, environment_is_default, attempts FROM workflow_events_outbox AS o "  # noqa: S608
+    f"WHERE {_OF_ROUTE} AND next_attempt_at <= :now {{of_key}} AND NOT EXISTS ("
+    "SELECT 1 FROM workflow_events_outbox AS e WHERE e.aggregateid = o.aggregateid AND e.seq < o.seq "
+    "AND e.parked_at IS NULL AND e.next_attempt_at > 0 AND e.next_attempt_at > :now "
+    "AND e.conn_id = o.conn_id AND e.topic = o.topic) ORDER BY seq LIMIT :count"
+)
+_CLAIM_ANY = sa.text(_CLAIMABLE.format(of_key=""))
+_CLAIM_KEY = sa.text(_CLAIMABLE.format(of_key="AND aggregateid = :key"))
+_LEASE = sa.text(
+    "UPDATE workflow_events_outbox SET lease = :owner, next_attempt_at = :until WHERE seq = :seq"
+)
+_SETTLE = sa.text("DELETE FROM workflow_events_outbox WHERE seq = :seq")
+_RETRY = sa.text(
+    "UPDATE workflow_events_outbox SET lease = NULL, attempts = attempts + :failed, "
+    "next_attempt_at = :at, last_error = coalesce(:error, last_error) WHERE seq = :seq AND lease = :owner"
+)
+_PARK = sa.text(
+    "UPDATE workflow_events_outbox SET lease = NULL, next_attempt_at = 0, parked_at = :now, "
+    "last_error = :error, attempts = attempts + 1 WHERE seq = :seq AND lease = :owner"
+)
+_EXPIRE = sa.text(
+    "UPDATE workflow_events_outbox SET lease = NULL, next_attempt_at = 0, parked_at = :now, "  # noqa: S608
+    "last_error = :error WHERE seq IN (SELECT seq FROM workflow_events_outbox "
+    f"WHERE {_OF_ROUTE} AND created_at < :before AND next_attempt_at <= :now ORDER BY seq LIMIT :count)"
+)
+_PARKED = sa.text(
+    "SELECT seq, id, type, aggregateid, conn_id, topic, last_error, parked_at FROM workflow_events_outbox "
+    "WHERE parked_at IS NOT NULL ORDER BY parked_at LIMIT :count"
+)
+_UNPARK = "UPDATE workflow_events_outbox SET parked_at = NULL, attempts = 0 WHERE parked_at IS NOT NULL"
+_DISCARD = "DELETE FROM workflow_events_outbox WHERE parked_at IS NOT NULL"
+_BEAT = sa.text(
+    "INSERT INTO workflow_events_relays (owner, host, pid, seen_at) VALUES (:owner, :host, :pid, :now) "
+    "ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at"
+)
+
+
+class Outbox:
+    """A durable queue of events on their way to Kafka; safe for threads, processes and forks.
+
+    Args:
+        database: where it lives.
+        bounds: how large it may become. Default: :class:`Bounds`.
+        default_topic: what Debezium's router is told where an event names no topic.
+    """
+
+    def __init__(
+        self,
+        database: OutboxDatabase,
+        bounds: Bounds | None = None,
+        *,
+        default_topic: str = DEFAULT_TOPIC,
+    ) -> None:
+        self.database = database
+        self.bounds = bounds or Bounds()
+        self._default_topic = default_topic
+
+    def append(
+        self, event: WorkflowEvent, route: Route = DEFAULT_ROUTE, *, environment_is_default: bool = False
+    ) -> int:
+        """Accept an event: from here on it is delivered at least once, or visibly parked.
+
+        An event that is in the outbox already, under the same id for the same route, is accepted again.
+
+        Args:
+            event: the event.
+            route: where to. Default: the default connection and its topic.
+            environment_is_default: whether the connection's environment, if it has one, replaces the event's.
+
+        Returns:
+            How many older events were dropped to make room; 0 unless the outbox is full and told to.
+
+        Raises:
+            OutboxFullError: the outbox has reached its bound.
+            OutboxUnavailableError: its database cannot be used.
+            EventSerializationError: the event was changed into something JSON cannot carry.
+        """
+        payload = to_json(event)
+        conn_id, topic = route
+        row = {
+            "id": event.event_id,
+            "aggregatetype": topic or self._default_topic,
+            "aggregateid": event.ordering_key,
+            "type": str(event.event_type),
+            "payload": payload.decode(),
+            "topic": topic or "",
+            "conn_id": conn_id or "",
+            "environment_is_default": int(environment_is_default),
+            "size_bytes": len(payload),
+            "created_at": time.time(),
+            "max_rows": self.bounds.max_rows,
+            "max_bytes": self.bounds.max_bytes,
+        }
+        with self.database.connect() as connection:
+            if connection.execute(_APPEND, row).rowcount > 0:
+                return 0
+            if connection.execute(_IS_IN, row).first() is not None:
+                return 0
+        if self.bounds.when_full == "refuse":
+            raise self._full()
+        with self.database.transaction() as connection:
+            dropped = connection.execute(_DROP_OLDEST, {"count": _DROPPED_AT_ONCE}).rowcount
+            if connection.execute(_APPEND, row).rowcount == 0:
+                raise self._full()
+        return int(dropped)
+
+    def routes(self) -> list[Route]:
+        """Return the routes on which something waits."""
+        with self.database.connect() as connection:
+            return _routes(connection)
+
+    def claim(
+        self, route: Route, owner: str, *, lease_seconds: float, count: int, key: str | None = None
+    ) -> list[OutboxEntry]:
+        """Lease the oldest entries of a route that may be attempted now, in order.
+
+        Entries behind one that is leased by another relay or backs off, under the same key, are left alone. A
+        lease that runs out, because its relay died, makes its entries claimable again.
+
+        Args:
+            route: the route.
+            owner: who claims.
+            lease_seconds: for how long, in seconds.
+            count: at most how many.
+            key: only entries with this ordering key. Default: any.
+
+        Raises:
+            OutboxUnavailableError: the database cannot be used.
+        """
+        with self.database.transaction() as connection:
+            now = self._now(connection)
+            found = connection.execute(
+                _CLAIM_ANY if key is None else _CLAIM_KEY,
+                {**_of(route), "now": now, "count": count} | ({} if key is None else {"key": key}),
+            ).all()
+            if found:
+                connection.execute(
+                    _LEASE,
+                    [{"seq": row[0], "owner": owner, "until": now + lease_seconds} for row in found],
+                )
+        return [OutboxEntry(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in found]
+
+    def settle(
+        self,
+        owner: str,
+        *,
+        delivered: Iterable[int] = (),
+        parked: Sequence[tuple[int, str]] = (),
+        retried: Sequence[tuple[int, str | None, float]] = (),
+    ) -> None:
+        """Write down what became of claimed entries, all at once.
+
+        Args:
+            owner: who claimed them.
+            delivered: the places of those the broker confirmed; they are removed.
+            parked: places and reasons of those that can never be delivered.
+            retried: place, reason and seconds until the next attempt. Without a reason it was no attempt.
+
+        Raises:
+            OutboxUnavailableError: the database cannot be used; the leases run out by themselves.
+        """
+        with self.database.transaction() as connection:
+            now = self._now(connection)
+            if gone := [{"seq": seq} for seq in delivered]:
+                connection.execute(_SETTLE, gone)
+            if parked:
+                connection.execute(
+                    _PARK,
+                    [
+                        {"seq": seq, "owner": owner, "now": now, "error": reason[:_MAX_ERROR_CHARACTERS]}
+                        for seq, reason in parked
+                    ],
+                )
+            if retried:
+                connection.execute(
+                    _RETRY,
+                    [
+                        {
+                            "seq": seq,
+                            "owner": owner,
+                            "failed": int(reason is not None),
+                            "at": now + seconds if seconds > 0 else 0,
+                            "error": None if reason is None else reason[:_MAX_ERROR_CHARACTERS],
+                        }
+                        for seq, reason, seconds in retried
+                    ],
+                )
+
+    def expire(self, count: int = 1_000) -> int:
+        """Park what has waited for longer than the bound, at most ``count`` a route; return how many."""
+        age = self.bounds.max_age_seconds
+        with self.database.transaction() as connection:
+            now = self._now(connection)
+            arguments = {"now": now, "before": now - age, "count": count, "error": f"waited over {age:g} s"}
+            return sum(
+                int(connection.execute(_EXPIRE, {**_of(route), **arguments}).rowcount)
+                for route in _routes(connection)
+            )
+
+    def totals(self) -> Totals:
+        """Return how much is in the outbox.
+
+        Raises:
+            OutboxUnavailableError: the database cannot be used.
+        """
+        with self.database.connect() as connection:
+            rows, size_bytes, parked = connection.execute(_TOTALS).one()
+            oldest = [
+                created
+                for route in _routes(connection)
+                for created in connection.execute(_OLDEST, _of(route)).scalars()
+            ]
+            age = max(self._now(connection) - min(oldest), 0.0) if oldest else None
+        return Totals(rows - parked, parked, size_bytes, age)
+
+    def parked(self, count: int = 100) -> list[ParkedEntry]:
+        """Return the parked entries, the oldest first."""
+        with self.database.connect() as connection:
+            rows = connection.execute(_PARKED, {"count": count}).all()
+        return [
+            ParkedEntry(row[0], row[1], row[2], row[3], Route(row[4] or None, row[5] or None), row[6], row[7])
+            for row in rows
+        ]
+
+    def retry_parked(self, event_id: str | None = None) -> int:
+        """Let parked entries be attempted again, all or those of one event; return how many."""
+        return self._on_parked(_UNPARK, event_id)
+
+    def discard_parked(self, event_id: str | None = None) -> int:
+        """Remove parked entries, all or those of one event; return how many."""
+        return self._on_parked(_DISCARD, event_id)
+
+    def beat(self, owner: str, host: str, pid: int) -> None:
+        """Say that a relay is at work; forget those that have not been for a day."""
+        with self.database.connect() as connection:
+            now = self._now(connection)
+            connection.execute(_BEAT, {"owner": owner, "host": host, "pid": pid, "now": now})
+            connection.execute(
+                sa.text("DELETE FROM workflow_events_relays WHERE seen_at < :before"),
+                {"before": now - _REMEMBERED_SECONDS},
+            )
+
+    def retire(self, owner: str) -> None:
+        """Say that a relay is at work no more."""
+        with self.database.connect() as connection:
+            connection.execute(
+                sa.text("DELETE FROM workflow_events_relays WHERE owner = :owner"), {"owner": owner}
+            )
+
+    def relays(self, within_seconds: float) -> list[str]:
+        """Return the relays that were at work within so many seconds."""
+        with self.database.connect() as connection:
+            since = self._now(connection) - within_seconds
+            found = connection.execute(
+                sa.text("SELECT owner FROM workflow_events_relays WHERE seen_at >= :since ORDER BY owner"),
+                {"since": since},
+            )
+            return [str(owner) for owner in found.scalars()]
+
+    def _on_parked(self, statement: str, event_id: str | None) -> int:
+        of_event = "" if event_id is None else " AND id = :id"
+        with self.database.transaction() as connection:
+            arguments = {} if event_id is None else {"id": event_id}
+            return int(connection.execute(sa.text(statement + of_event), arguments).rowcount)
+
+    def _now(self, connection: Connection) -> float:
+        """The time by one clock: this host's for a file, the server's where hosts share one."""
+        if self.database.kind == "sqlite":
+            return time.time()
+        found: Any = connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar()
+        return float(found)
+
+    def _full(self) -> OutboxFullError:
+        return OutboxFullError(
+            f"the outbox at {self.database.name} has reached its bound of {self.bounds.max_rows:,} events or "
+            f"{self.bounds.max_bytes:,} bytes: see why the relay does not deliver, or raise the bound"
+        )
+
+
+def _of(route: Route) -> dict[str, Any]:
+    return {"conn_id": route.conn_id or "", "topic": route.topic or ""}
+
+
+def _routes(connection: Connection) -> list[Route]:
+    found: list[Route] = []
+    row = connection.execute(_FIRST_ROUTE).first()
+    while row is not None:
+        found.append(Route(row[0] or None, row[1] or None))
+        row = connection.execute(_NEXT_ROUTE, {"conn_id": row[0], "topic": row[1]}).first()
+    return found

@@ -1,0 +1,1 @@
+"""The outbox: what it accepts, and how it is kept."""
