@@ -26,7 +26,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from airflow_workflow_events import EmbeddedBroker, WorkflowEvent
+from airflow_workflow_events import EmbeddedBroker, WorkflowEvent, WorkflowEventProducer, WorkflowEventsError
 from airflow_workflow_events.events import DEFAULT_TOPIC
 from demo.deployment import AirflowDeployment, DeploymentError
 from demo.expectations import EXPECTED, Checklist, task_of
@@ -34,6 +34,7 @@ from demo.expectations import EXPECTED, Checklist, task_of
 DAGS = Path(__file__).parent.parent / "dags_example"
 CONNECTION_ID = "workflow_events_default"
 EVENT_SECONDS = 100
+_WIDE = 96
 
 
 class Display:
@@ -42,7 +43,10 @@ class Display:
     def __init__(self, console: Console, expected: int) -> None:
         self._console = console
         self._table = Table(title="Events on Kafka", title_justify="left", box=SIMPLE_HEAD)
-        for column in ("UTC", "event_type and task", "workflow_id", "by", "at"):
+        columns = ("UTC", "event_type and task", "workflow_id", "by", "at")
+        # A narrow terminal shows what matters whole rather than everything cut short.
+        self._columns = columns if console.width >= _WIDE else columns[:3]
+        for column in self._columns:
             self._table.add_column(column, no_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -74,13 +78,14 @@ class Display:
 
     def show(self, event: WorkflowEvent, message: confluent_kafka.Message) -> None:
         """Add an event."""
-        self._table.add_row(
+        cells = (
             f"{event.timestamp:%H:%M:%S}",
             f"[{_colour(str(event.event_type))}]{event.event_type}[/] {task_of(event) or ''}",
             event.workflow_id.removeprefix("example_"),
             event.metadata.emitted_by or "",
             f"{message.partition()}:{message.offset()}",
         )
+        self._table.add_row(*cells[: len(self._columns)])
         self._progress.advance(self._bar)
         if self._console.is_terminal:
             self._live.update(self._render())
@@ -190,18 +195,18 @@ class _Consumer:
 
     def __init__(self, servers: str) -> None:
         self._servers = servers
-        self._consumer = confluent_kafka.Consumer(
-            {"bootstrap.servers": servers, "group.id": f"demo-{os.getpid()}", "enable.auto.commit": False}
-        )
+        # Its log would bury what is said here about a broker that does not answer.
+        options = {"group.id": f"demo-{os.getpid()}", "enable.auto.commit": False, "log_level": 0}
+        self._consumer = confluent_kafka.Consumer({"bootstrap.servers": servers, **options})
 
     def __enter__(self) -> Self:
         try:
+            # The producer knows best why a broker does not answer.
+            WorkflowEventProducer(self._servers, config={"log_level": 0}).close()
             metadata = self._consumer.list_topics(DEFAULT_TOPIC, timeout=10)
-        except confluent_kafka.KafkaException as error:
+        except (WorkflowEventsError, confluent_kafka.KafkaException) as error:
             self._consumer.close()
-            raise DeploymentError(
-                f"no Kafka broker answered at {self._servers} (BOOTSTRAP_SERVERS): {error.args[0].str()}"
-            ) from None
+            raise DeploymentError(f"BOOTSTRAP_SERVERS cannot be used: {error}") from None
         partitions = [
             confluent_kafka.TopicPartition(DEFAULT_TOPIC, partition)
             for partition in metadata.topics[DEFAULT_TOPIC].partitions or [0]

@@ -7,8 +7,10 @@ import re
 
 import pytest
 
+import tests.airflow_home  # noqa: F401 - first, as the lifecycle's names come from a module that imports Airflow
 from airflow_workflow_events import WorkflowEventProducer, errors
 from airflow_workflow_events.events import codec
+from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS
 from tests.docs.snippets import ROOT, Snippet, snippets_of
 
 PROMISED = "tests/docs/promised_snippets.md"
@@ -97,3 +99,9 @@ def test_links_within_the_repository_lead_somewhere() -> None:
 
     assert targets
     assert all((ROOT / "docs" / target).exists() for target in targets)
+
+
+def test_every_field_of_a_lifecycle_event_is_listed_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first_cells = "\n".join(re.findall(r"^\| (`.*?) \|", readme, re.MULTILINE))
+    assert set(LIFECYCLE_FIELDS) <= set(re.findall(r"`(\w+)`", first_cells))
