@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseNotifier
 
+from airflow_workflow_events import metrics as names
 from airflow_workflow_events.events.model import EventType
 from airflow_workflow_events.lifecycle.reading import text_or_none
-from airflow_workflow_events.publisher import FAILED_METRIC, Publication, count
+from airflow_workflow_events.publisher import Publication
+from airflow_workflow_events.relaying import METRICS
 
 if TYPE_CHECKING:
     import jinja2
@@ -103,7 +105,7 @@ class WorkflowEventNotifier(BaseNotifier):
         except Exception as error:  # noqa: BLE001 - a topic rendered to something illegal, for one
             subject = Publication(emitted_by="notifier").subject(context)
             log.error("%s was not published by the notifier: %s: %s", subject, type(error).__name__, error)
-            count(FAILED_METRIC, "notifier")
+            METRICS.incr(names.FAILED, tags={"emitted_by": "notifier"})
             return
         publication.publish(context)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.errors import ConfigurationError, KafkaError
 from airflow_workflow_events.events.model import EventType, check_event_type
 from airflow_workflow_events.lifecycle import published_event
 from airflow_workflow_events.lifecycle.reading import text_or_none
@@ -19,7 +19,10 @@ from airflow_workflow_events.settings import Settings
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_workflow_events.events.model import WorkflowEvent
+    from airflow_workflow_events.hooks import WorkflowEventHook
     from airflow_workflow_events.kafka.producer import WorkflowEventProducer
+    from airflow_workflow_events.kafka.reports import DeliveryReport
 
 
 class PublishWorkflowEventOperator(BaseOperator):
@@ -41,9 +44,13 @@ class PublishWorkflowEventOperator(BaseOperator):
         workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``. Templated.
         timeout: how long to wait for the broker's confirmation, in seconds or as a ``timedelta``. Default
             ``None``: the connection's delivery timeout.
+        on_failure: what a delivery that fails or times out means. ``"fail"``, the default, fails the task.
+            ``"outbox"`` puts the event into the outbox of ``[workflow_events] outbox_url``: the task
+            succeeds, and a relay delivers the event under the same id.
 
     Returns:
-        ``{"event_id", "topic", "partition", "offset"}`` as the task's XCom.
+        ``{"event_id", "topic", "partition", "offset"}`` as the task's XCom; the last two are ``None`` where
+        the event is in the outbox.
 
     Raises:
         ConfigurationError: the connection or a parameter cannot be used.
@@ -75,9 +82,12 @@ class PublishWorkflowEventOperator(BaseOperator):
         environment: str | None = None,
         workflow_events_conn_id: str = DEFAULT_CONNECTION,
         timeout: float | timedelta | None = None,
+        on_failure: Literal["fail", "outbox"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if on_failure not in {"fail", "outbox"}:
+            raise ConfigurationError(f"on_failure is {on_failure!r}: use 'fail' or 'outbox'")
         if "{" not in str(event_type):  # no template: wrong here, wrong for ever
             check_event_type(event_type)
         self.event_type = event_type
@@ -88,6 +98,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         self.environment = environment
         self.workflow_events_conn_id = workflow_events_conn_id
         self.timeout = _seconds(timeout)
+        self.on_failure = on_failure
         self._producer: WorkflowEventProducer | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -98,18 +109,38 @@ class PublishWorkflowEventOperator(BaseOperator):
         """Publish an event with this ``data`` and return where it went; raises as the class says."""
         # Late, as it loads Kafka's clients: whoever parses a DAG file needs none.
         from airflow_workflow_events.hooks import WorkflowEventHook
+        from airflow_workflow_events.kafka.reports import DeliveryReport
 
         # A DAG that renders templates as native objects makes a number of "{{ ds_nodash }}".
         hook = WorkflowEventHook(str(self.workflow_events_conn_id))
+        settings = Settings.load()
+        if self.on_failure == "outbox" and settings.outbox_url is None:
+            raise ConfigurationError("on_failure='outbox' needs an outbox: set [workflow_events] outbox_url")
         event = published_event(
             context,
             str(self.event_type),
-            Settings.load(),
+            settings,
             data=data,
             environment=text_or_none(self.environment) or hook.environment,
             workflow_id=text_or_none(self.workflow_id),
             workflow_run_id=text_or_none(self.workflow_run_id),
         )
+        try:
+            report = self._deliver(hook, event)
+        except KafkaError as error:
+            if not (self.on_failure == "outbox" and self._accepted(event, settings, error)):
+                raise
+            report = DeliveryReport(event.event_id, text_or_none(self.topic) or hook.topic)
+        else:
+            self.log.info("Event %s (%s) is on %s.", event.event_id, event.event_type, report.topic)
+        return {
+            "event_id": report.event_id,
+            "topic": report.topic,
+            "partition": report.partition,
+            "offset": report.offset,
+        }
+
+    def _deliver(self, hook: WorkflowEventHook, event: WorkflowEvent) -> DeliveryReport:
         self._producer = producer = hook.get_producer()
         try:
             report = producer.deliver(event, text_or_none(self.topic), self.timeout)
@@ -119,13 +150,25 @@ class PublishWorkflowEventOperator(BaseOperator):
             producer.close(timeout=0)
         if report.error is not None:
             raise report.error
-        self.log.info("Event %s (%s) is on %s.", event.event_id, event.event_type, report.topic)
-        return {
-            "event_id": report.event_id,
-            "topic": report.topic,
-            "partition": report.partition,
-            "offset": report.offset,
-        }
+        return report
+
+    def _accepted(self, event: WorkflowEvent, settings: Settings, error: KafkaError) -> bool:
+        from airflow_workflow_events.outbox.store import Route
+        from airflow_workflow_events.relaying import HandOver, outbox_of
+
+        outbox = outbox_of(settings)
+        route = Route(str(self.workflow_events_conn_id), text_or_none(self.topic))
+        if outbox is None or not HandOver(outbox, "operator").accept(
+            event, route, environment_is_default=False
+        ):
+            return False
+        self.log.warning(
+            "Event %s (%s) is in the outbox, and a relay delivers it: %s",
+            event.event_id,
+            event.event_type,
+            error,
+        )
+        return True
 
     def on_kill(self) -> None:
         """Give up what is under way, so that a killed task ends at once."""

@@ -41,6 +41,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "cli": ["airflow_workflow_events.commands.get_cli_commands"],
         "notifications": ["airflow_workflow_events.notifications.WorkflowEventNotifier"],
         "task-decorators": [
             {
@@ -188,8 +189,11 @@ CONNECTION_FIELDS: dict[str, Any] = {
 }
 
 
-def _option(description: str, kind: str, default: str | None, example: str | None) -> dict[str, Any]:
+def _option(
+    description: str, kind: str, default: str | None, example: str | None, *, sensitive: bool = False
+) -> dict[str, Any]:
     return {
+        **({"sensitive": True} if sensitive else {}),
         "description": description,
         "version_added": "0.1.0",
         "type": kind,
@@ -235,5 +239,29 @@ OPTIONS: dict[str, Any] = {
         "string",
         None,
         "region,batch_id",
+    ),
+    "outbox_url": _option(
+        "SQLAlchemy URL of an outbox, in SQLite for one host or PostgreSQL for many. With one, callbacks and "
+        "notifiers put their events there first, and `airflow workflow-events relay` delivers them. "
+        "By default there is none.",
+        "string",
+        None,
+        "sqlite:////opt/airflow/workflow_events/outbox.db",
+        sensitive=True,
+    ),
+    "outbox_max_rows": _option(
+        "How many events the outbox may hold, parked ones included.", "integer", "1000000", "100000"
+    ),
+    "outbox_max_bytes": _option(
+        "How many bytes the events in the outbox may take.", "integer", "1073741824", "104857600"
+    ),
+    "outbox_max_age_hours": _option(
+        "An event that has waited in the outbox for longer is parked.", "float", "168", "24"
+    ),
+    "outbox_when_full": _option(
+        "What happens at these bounds: refuse the new event, or drop_oldest, parked ones first.",
+        "string",
+        "refuse",
+        "drop_oldest",
     ),
 }

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import Stats
-
+from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.events.model import WorkflowEvent, check_event_type
 from airflow_workflow_events.kafka.config import check_topic
 from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS, Outcome, lifecycle_event, run_identity
+from airflow_workflow_events.lifecycle.failures import QUESTION_SECONDS
+from airflow_workflow_events.outbox.store import Outbox, Route
+from airflow_workflow_events.relaying import METRICS, HandOver, outbox_of
 from airflow_workflow_events.settings import MAX_TIMEOUT_SECONDS, Settings
 
 if TYPE_CHECKING:
@@ -31,10 +33,6 @@ log = logging.getLogger(__name__)
 
 # Delivery ends a little before the bound, so that the log can say what it was waiting for.
 _SHARE_OF_BOUND = 0.95
-
-#: Counters of attempts by outcome, through Airflow's Stats, tagged with ``emitted_by``.
-PUBLISHED_METRIC = "workflow_events.published"
-FAILED_METRIC = "workflow_events.failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,8 @@ class Publication:
             outcome: ``"success"`` or ``"failure"`` where the callback itself says so. Default ``None``.
 
         Returns:
-            Whether the broker confirmed the event in time; otherwise the failure is logged and counted.
+            Whether the outbox has accepted the event, or the broker confirmed it in time; otherwise the
+            failure is logged and counted.
         """
         try:
             # Late, as it loads Kafka's clients: whoever parses a DAG file with a callback needs none.
@@ -103,12 +102,14 @@ class Publication:
             ).start()
         except Exception as error:  # noqa: BLE001 - a wrong option, or a host out of threads
             log.error("%s was not published by the %s: %s", self.subject(context), self.emitted_by, error)
-            count(FAILED_METRIC, self.emitted_by)
+            METRICS.incr(names.FAILED, tags={"emitted_by": self.emitted_by})
             return False
         attempt.finished.wait(timeout_seconds)
         attempt.log_outcome(timeout_seconds)
-        count(PUBLISHED_METRIC if attempt.delivered else FAILED_METRIC, self.emitted_by)
-        return attempt.delivered
+        if attempt.delivered or not attempt.accepted:  # what the outbox accepts is counted there
+            metric = names.PUBLISHED if attempt.delivered else names.FAILED
+            METRICS.incr(metric, tags={"emitted_by": self.emitted_by})
+        return attempt.delivered or attempt.accepted
 
     def subject(self, context: Mapping[str, Any]) -> str:
         """Say for the log what the event would have been about, where it could not be built."""
@@ -141,46 +142,81 @@ class _Attempt:
         self._event: WorkflowEvent | None = None
         self._report: DeliveryReport | None = None
         self._error: Exception | None = None
+        self._hand_over: HandOver | None = None
         self.finished = threading.Event()
 
     @property
     def delivered(self) -> bool:
+        if self._hand_over is not None and self._hand_over.delivered:
+            return True
         return self._report is not None and self._report.delivered
+
+    @property
+    def accepted(self) -> bool:
+        return self._hand_over is not None and self._hand_over.accepted
 
     def run(self) -> None:
         """Build the event and publish it; what goes wrong is kept for the log."""
-        publication, hook, settings = self._publication, self._hook, self._settings
         try:
-            bound = max((self._deadline - monotonic()) * _SHARE_OF_BOUND, 0.001)
-            environment = publication.environment or hook.environment
-            # One event through a new client takes 3 ms this way, 56 ms with a proof of the connection, and
-            # 507 ms with idempotence (librdkafka asks for a producer id before it has a connection, and again
-            # 500 ms later). A batch repeated after a lost acknowledgement carries the same event_id.
-            # The producer comes first: building the event may ask Airflow's supervisor a question, and while
-            # that waits for its answer no other can be asked.
-            producer = hook.get_producer(
-                connect=False, enable_idempotence=False, delivery_timeout_ms=max(int(bound * 1000), 1)
-            )
-            try:
-                self._event = lifecycle_event(
-                    self._context,
-                    publication.event_type,
-                    settings,
-                    outcome=self._outcome,
-                    environment=environment,
-                    emitted_by=publication.emitted_by,
-                    data=publication.data,
-                    # The answer is worth waiting for, but not the event.
-                    patience_seconds=(self._deadline - monotonic()) / 2,
-                )
-                remaining = max((self._deadline - monotonic()) * _SHARE_OF_BOUND, 0.001)
-                self._report = producer.deliver(self._event, publication.topic, timeout=remaining)
-            finally:
-                producer.close(timeout=0)
+            outbox = outbox_of(self._settings)
+            if outbox is None or not self._hand_to(outbox):
+                self._publish_directly()
         except Exception as error:  # noqa: BLE001 - a callback must never raise; it is logged and counted
             self._error = error
         finally:
             self.finished.set()
+
+    def _hand_to(self, outbox: Outbox) -> bool:
+        """Put the event into the outbox, attempt it if nobody else does; return whether it was accepted."""
+        publication = self._publication
+        # Without asking the connection, whose environment the relay fills in: a look-up can take long.
+        event = self._event = self._build(publication.environment or self._settings.environment)
+        self._hand_over = HandOver(outbox, publication.emitted_by)
+        if not self._hand_over.accept(
+            event,
+            Route(publication.conn_id, publication.topic),
+            environment_is_default=publication.environment is None,
+        ):
+            return False
+        self._hand_over.deliver_unless_relayed(event, monotonic() + self._remaining())
+        return True
+
+    def _publish_directly(self) -> None:
+        publication, hook = self._publication, self._hook
+        environment = publication.environment or hook.environment
+        # One event through a new client takes 3 ms this way, 56 ms with a proof of the connection, and 507 ms
+        # with idempotence (librdkafka asks for a producer id before it has a connection, and again 500 ms
+        # later). A batch repeated after a lost acknowledgement carries the same event_id.
+        # The producer comes first: building the event may ask Airflow's supervisor a question, and while that
+        # waits for its answer no other can be asked.
+        producer = hook.get_producer(
+            connect=False,
+            enable_idempotence=False,
+            delivery_timeout_ms=max(int(self._remaining() * 1000), 1),
+        )
+        try:
+            self._event = event = self._build(environment)
+            self._report = producer.deliver(event, publication.topic, timeout=self._remaining())
+        finally:
+            producer.close(timeout=0)
+
+    def _build(self, environment: str) -> WorkflowEvent:
+        publication = self._publication
+        return lifecycle_event(
+            self._context,
+            publication.event_type,
+            self._settings,
+            outcome=self._outcome,
+            environment=environment,
+            emitted_by=publication.emitted_by,
+            data=publication.data,
+            # The answer is worth waiting for, but not the event.
+            patience_seconds=min((self._deadline - monotonic()) / 2, QUESTION_SECONDS),
+        )
+
+    def _remaining(self) -> float:
+        """Seconds left for delivery."""
+        return max((self._deadline - monotonic()) * _SHARE_OF_BOUND, 0.001)
 
     def log_outcome(self, timeout_seconds: float) -> None:
         """Say in the log what became of the event, by its id."""
@@ -190,7 +226,11 @@ class _Attempt:
             what = f"event {event.event_id} ({event.event_type} of {event.ordering_key})"
         by = self._publication.emitted_by
         reason = self._error if report is None else report.error
-        if report is not None and report.delivered:
+        if self.delivered and report is None:
+            log.info("%s published by way of the outbox", what)
+        elif self.accepted:
+            log.info("%s is in the outbox, and a relay delivers it", what)
+        elif report is not None and report.delivered:
             log.info("%s published to %s [%s] at %s", what, report.topic, report.partition, report.offset)
         elif reason is not None:
             log.error("%s was not published by the %s: %s: %s", what, by, type(reason).__name__, reason)
@@ -201,11 +241,3 @@ class _Attempt:
                 by,
                 timeout_seconds,
             )
-
-
-def count(metric: str, emitted_by: str) -> None:
-    """Count an attempt by its outcome; broken metrics harm nobody."""
-    try:
-        Stats.incr(metric, tags={"emitted_by": emitted_by})
-    except Exception:
-        log.debug("could not count %s", metric, exc_info=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, Self, cast, get_args
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.outbox.store import Bounds, WhenFull
 from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS
 
 #: A callback that may take longer than a day has no bound.
@@ -26,6 +27,8 @@ class Settings:
         source_instance: this deployment's name, if it has one.
         callback_timeout_seconds: the bound on a callback, in seconds.
         conf_keys: keys of a run's conf that may leave in an event.
+        outbox_url: where the outbox is; ``None`` for no outbox.
+        outbox_bounds: how large it may become.
     """
 
     conn_id: str
@@ -34,6 +37,8 @@ class Settings:
     source_instance: str | None
     callback_timeout_seconds: float
     conf_keys: frozenset[str]
+    outbox_url: str | None = field(default=None, repr=False)  # it may hold a password
+    outbox_bounds: Bounds = field(default_factory=Bounds)
 
     @classmethod
     def load(cls) -> Self:
@@ -49,6 +54,8 @@ class Settings:
             source_instance=_text("source_instance"),
             callback_timeout_seconds=_positive("callback_timeout_seconds"),
             conf_keys=frozenset(key.strip() for key in (_text("conf_keys") or "").split(",") if key.strip()),
+            outbox_url=_text("outbox_url"),
+            outbox_bounds=_bounds(),
         )
 
 
@@ -71,14 +78,37 @@ def _required(name: str) -> str:
 
 
 def _positive(name: str) -> float:
-    text = _required(name)
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(name)
     if not 0 < number <= MAX_TIMEOUT_SECONDS:
         raise ConfigurationError(
-            f"[{CONFIG_SECTION}] {name} is {text!r}: "
+            f"[{CONFIG_SECTION}] {name} is {_required(name)!r}: "
             f"use a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS}"
         )
     return number
+
+
+def _number(name: str) -> float:
+    try:
+        return float(_required(name))
+    except ValueError:
+        return math.nan
+
+
+def _bounds() -> Bounds:
+    numbers = {name: _number(f"outbox_{name}") for name in ("max_rows", "max_bytes", "max_age_hours")}
+    for name, number in numbers.items():
+        if not 0 < number < math.inf:
+            raise ConfigurationError(
+                f"[{CONFIG_SECTION}] outbox_{name} is {_required(f'outbox_{name}')!r}: use a number above 0"
+            )
+    when_full = _required("outbox_when_full")
+    if when_full not in get_args(WhenFull):
+        raise ConfigurationError(
+            f"[{CONFIG_SECTION}] outbox_when_full is {when_full!r}: use {' or '.join(get_args(WhenFull))}"
+        )
+    return Bounds(
+        max_rows=math.ceil(numbers["max_rows"]),
+        max_bytes=math.ceil(numbers["max_bytes"]),
+        max_age_seconds=numbers["max_age_hours"] * 3_600,
+        when_full=cast("WhenFull", when_full),
+    )

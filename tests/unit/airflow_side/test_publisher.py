@@ -16,7 +16,9 @@ from confluent_kafka import KafkaError as Code
 
 from airflow_workflow_events import ConfigurationError, EmbeddedBroker, WorkflowEvent
 from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS
-from airflow_workflow_events.publisher import FAILED_METRIC, PUBLISHED_METRIC, Publication
+from airflow_workflow_events.metrics import FAILED as FAILED_METRIC
+from airflow_workflow_events.metrics import PUBLISHED as PUBLISHED_METRIC
+from airflow_workflow_events.publisher import Publication
 from tests.broker import Broker
 from tests.unit.airflow_side.connections import Connections
 from tests.unit.airflow_side.contexts import DAG_ID, RUN_ID, dag_context, make_run, minimal_context

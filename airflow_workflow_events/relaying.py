@@ -1,0 +1,158 @@
+"""The outbox and the relay as Airflow's processes use them: by its options, connections and metrics."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import Stats
+
+from airflow_workflow_events import metrics as names
+from airflow_workflow_events.errors import OutboxError, OutboxFullError
+from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
+from airflow_workflow_events.outbox.database import OutboxDatabase
+from airflow_workflow_events.outbox.relay import Relay
+from airflow_workflow_events.outbox.store import Bounds, Outbox, Route
+from airflow_workflow_events.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_workflow_events.kafka.destination import ProducerDestination
+
+log = logging.getLogger(__name__)
+
+# After an attempt that came to nothing a process leaves the events to the relay for a while: a DAG processor
+# may have fifty callbacks to run before its time is up, and each would wait for the same brokers.
+_SPARED_SECONDS = 30.0
+
+
+class AirflowMetrics:
+    """Counts through Airflow's Stats; broken metrics harm nobody."""
+
+    def incr(self, name: str, count: int = 1, tags: Mapping[str, str] | None = None) -> None:
+        """Add to a counter."""
+        try:
+            Stats.incr(name, count, tags=dict(tags or {}))
+        except Exception:
+            log.debug("could not count %s", name, exc_info=True)
+
+    def gauge(self, name: str, value: float) -> None:
+        """Set a gauge."""
+        try:
+            Stats.gauge(name, value)
+        except Exception:
+            log.debug("could not set %s", name, exc_info=True)
+
+
+METRICS = AirflowMetrics()
+
+
+def outbox_of(settings: Settings) -> Outbox | None:
+    """Return this process's outbox, or ``None`` where ``[workflow_events] outbox_url`` names none.
+
+    Raises:
+        ConfigurationError: an option of the outbox cannot be used.
+    """
+    if settings.outbox_url is None:
+        return None
+    return _outbox(settings.outbox_url, settings.outbox_bounds, settings.topic)
+
+
+@lru_cache(maxsize=4)
+def _outbox(url: str, bounds: Bounds, topic: str) -> Outbox:
+    # The database itself sees to it that a fork does not share connections.
+    return Outbox(OutboxDatabase(url), bounds, default_topic=topic)
+
+
+def open_destination(conn_id: str | None) -> ProducerDestination:
+    """Return what delivers through an Airflow connection; raises as looking it up does."""
+    from airflow_workflow_events.hooks import WorkflowEventHook
+    from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDestination
+
+    hook = WorkflowEventHook(conn_id or Settings.load().conn_id)
+    environment = hook.fields.get("environment")
+    # A broker that is away shows when something is delivered; until then it is no reason to look dead.
+    producer = hook.get_producer(connect=False, config=RELAY_OPTIONS)
+    return ProducerDestination(producer, None if environment is None else str(environment))
+
+
+def background_relay(outbox: Outbox) -> BackgroundRelay:
+    """Return a relay in a thread of its own, not started yet."""
+    return BackgroundRelay(outbox, Relay(outbox, open_destination, metrics=METRICS), metrics=METRICS)
+
+
+class HandOver:
+    """Hands one event to the outbox, and delivers it at once where no relay is at work.
+
+    Args:
+        outbox: the outbox.
+        emitted_by: who hands over, for the metrics.
+
+    Attributes:
+        accepted: whether the outbox has the event, so that it is delivered or visibly parked.
+        delivered: whether the brokers have confirmed it already.
+    """
+
+    def __init__(self, outbox: Outbox, emitted_by: str) -> None:
+        self._outbox = outbox
+        self._emitted_by = emitted_by
+        self.accepted = False
+        self.delivered = False
+
+    def accept(self, event: WorkflowEvent, route: Route, *, environment_is_default: bool) -> bool:
+        """Put the event into the outbox; return whether that worked, after logging and counting if not."""
+        tags = {"emitted_by": self._emitted_by}
+        try:
+            dropped = self._outbox.append(event, route, environment_is_default=environment_is_default)
+        except OutboxError as error:
+            log.error("event %s was not accepted by the outbox: %s", event.event_id, error)
+            METRICS.incr(
+                names.DROPPED if isinstance(error, OutboxFullError) else names.OUTBOX_ERRORS, tags=tags
+            )
+            return False
+        self.accepted = True
+        METRICS.incr(names.ACCEPTED, tags=tags)
+        if dropped:
+            log.error("the outbox was full: its %d oldest event(s) were dropped", dropped)
+            METRICS.incr(names.DROPPED, dropped, tags)
+        return True
+
+    def deliver_unless_relayed(self, event: WorkflowEvent, deadline: float) -> None:
+        """Deliver what the outbox has of the event's run until ``deadline``, unless a relay is at work.
+
+        Args:
+            event: an event that was accepted.
+            deadline: when to end, in seconds of the monotonic clock.
+        """
+        global _spared_until  # noqa: PLW0603 - the process's, like the brokers it waits for
+        if monotonic() < _spared_until:
+            return
+        try:
+            if self._outbox.relays(SILENCE_SECONDS):
+                return
+            relay = Relay(self._outbox, open_destination)
+            try:
+                done = relay.drain(deadline=deadline, key=event.ordering_key)
+            finally:
+                relay.close()
+        except OutboxError as error:
+            log.warning("event %s waits in the outbox: %s", event.event_id, error)
+            return
+        self.delivered = done.delivered > 0 and not done.failed
+        if not self.delivered:
+            _spared_until = monotonic() + _SPARED_SECONDS
+
+
+_spared_until = 0.0
+
+
+def run_relay(outbox: Outbox, stop: threading.Event, drain_seconds: float) -> bool:
+    """Relay until ``stop`` is set, then for at most ``drain_seconds``; return whether it ended in time."""
+    relay = background_relay(outbox)
+    relay.start()
+    stop.wait()
+    return relay.stop(drain_seconds)
