@@ -24,6 +24,9 @@ OUTBOX_OLDEST_AGE = "workflow_events.outbox_oldest_age_seconds"
 OUTBOX_PARKED = "workflow_events.outbox_parked"
 """Gauge: parked events."""
 
+HOOK_TIME = "workflow_events.hook_time"
+"""Timer: how long the listener kept the process whose hook it is, by ``hook``."""
+
 
 class Metrics(Protocol):
     """Where counts go. Implementations must be quick and must not raise."""
@@ -36,6 +39,10 @@ class Metrics(Protocol):
         """Set a gauge."""
         ...
 
+    def timing(self, name: str, seconds: float, tags: Mapping[str, str] | None = None) -> None:
+        """Record how long something took."""
+        ...
+
 
 class NoMetrics:
     """Counts nothing."""
@@ -44,4 +51,7 @@ class NoMetrics:
         """Do nothing."""
 
     def gauge(self, name: str, value: float) -> None:
+        """Do nothing."""
+
+    def timing(self, name: str, seconds: float, tags: Mapping[str, str] | None = None) -> None:
         """Do nothing."""

@@ -240,6 +240,34 @@ OPTIONS: dict[str, Any] = {
         None,
         "region,batch_id",
     ),
+    "listener": _option(
+        "Publish the events of every DAG: runs that start, complete or fail, tasks that start, complete, "
+        "fail, retry or are skipped. Needs a restart. Without outbox_url the outbox is a file in "
+        "AIRFLOW_HOME.",
+        "boolean",
+        "False",
+        "True",
+    ),
+    "dags_allow": _option(
+        "Globs of DAG ids that the listener publishes, comma separated. By default all.",
+        "string",
+        None,
+        "sales_*,orders",
+    ),
+    "dags_deny": _option("Globs of DAG ids that it does not publish.", "string", None, "tmp_*"),
+    "tasks_allow": _option(
+        "Globs of task ids that the listener publishes. By default all.", "string", None, "load_*"
+    ),
+    "tasks_deny": _option("Globs of task ids that it does not publish.", "string", None, "wait_*"),
+    "event_types": _option(
+        "Globs of event types that the listener publishes. By default all.", "string", None, "workflow.*"
+    ),
+    "task_topic": _option(
+        "Topic of the listener's task events. By default that of all events.",
+        "string",
+        None,
+        "workflow-task-events",
+    ),
     "outbox_url": _option(
         "SQLAlchemy URL of an outbox, in SQLite for one host or PostgreSQL for many. With one, callbacks and "
         "notifiers put their events there first, and `airflow workflow-events relay` delivers them. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -46,6 +47,13 @@ class AirflowMetrics:
             Stats.gauge(name, value)
         except Exception:
             log.debug("could not set %s", name, exc_info=True)
+
+    def timing(self, name: str, seconds: float, tags: Mapping[str, str] | None = None) -> None:
+        """Record how long something took."""
+        try:
+            Stats.timing(name, timedelta(seconds=seconds), tags=dict(tags or {}))
+        except Exception:
+            log.debug("could not time %s", name, exc_info=True)
 
 
 METRICS = AirflowMetrics()

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.outbox.store import Bounds, WhenFull
 from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS
+from airflow_workflow_events.selection import Selection
 
 #: A callback that may take longer than a day has no bound.
 MAX_TIMEOUT_SECONDS = 86_400
@@ -29,6 +30,7 @@ class Settings:
         conf_keys: keys of a run's conf that may leave in an event.
         outbox_url: where the outbox is; ``None`` for no outbox.
         outbox_bounds: how large it may become.
+        selection: what the listener publishes.
     """
 
     conn_id: str
@@ -39,6 +41,7 @@ class Settings:
     conf_keys: frozenset[str]
     outbox_url: str | None = field(default=None, repr=False)  # it may hold a password
     outbox_bounds: Bounds = field(default_factory=Bounds)
+    selection: Selection = field(default_factory=Selection)
 
     @classmethod
     def load(cls) -> Self:
@@ -53,9 +56,17 @@ class Settings:
             environment=_required("environment"),
             source_instance=_text("source_instance"),
             callback_timeout_seconds=_positive("callback_timeout_seconds"),
-            conf_keys=frozenset(key.strip() for key in (_text("conf_keys") or "").split(",") if key.strip()),
-            outbox_url=_text("outbox_url"),
+            conf_keys=frozenset(_list("conf_keys")),
+            outbox_url=_text("outbox_url") or _default_outbox_url(),
             outbox_bounds=_bounds(),
+            selection=Selection(
+                dags_allow=_list("dags_allow"),
+                dags_deny=_list("dags_deny"),
+                tasks_allow=_list("tasks_allow"),
+                tasks_deny=_list("tasks_deny"),
+                event_types=_list("event_types"),
+                task_topic=_text("task_topic"),
+            ),
         )
 
 
@@ -70,6 +81,19 @@ def _text(name: str) -> str | None:
     value: Any = conf.get(CONFIG_SECTION, name, fallback=OPTIONS[name]["default"])
     text = "" if value is None else str(value).strip()
     return text or None
+
+
+def _list(name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (_text(name) or "").split(",") if part.strip())
+
+
+def _default_outbox_url() -> str | None:
+    """Return the file the listener uses where no outbox is named: it cannot do without."""
+    if not conf.getboolean(CONFIG_SECTION, "listener", fallback=False):
+        return None
+    from airflow.configuration import AIRFLOW_HOME
+
+    return f"sqlite:///{AIRFLOW_HOME}/workflow_events/outbox.db"
 
 
 def _required(name: str) -> str:

@@ -154,12 +154,13 @@ def _run_event(
     identity = run_identity(context)
     run = context.get("dag_run")
     failed = event_type == EventType.WORKFLOW_FAILED
-    ended_at = time_of(get(run, "end_date"))
+    started = event_type == EventType.WORKFLOW_STARTED
+    ended_at = None if started else time_of(get(run, "end_date"))  # a run that was cleared still has its last
     failures = failed_tasks(context, identity, patience_seconds) if failed else None
     reason = text_or_none(context.get("reason"))
     facts = _run_facts(context, run, identity, settings) | {
         "state": enum_value(get(run, "state")) or _STATE_OF.get(event_type),
-        "previous_state": "running" if event_type in _STATE_OF else None,
+        "previous_state": ("queued" if started else "running") if event_type in _STATE_OF else None,
         "reason": reason,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(identity.started_at, ended_at),
@@ -171,7 +172,9 @@ def _run_event(
     deadline_id = text_or_none(get(deadline, "id"))
     if isinstance(deadline, Mapping):
         facts["deadline"] = {"id": deadline_id, "time": time_of(deadline.get("deadline_time"))}
-    happened_at = time_of(get(deadline, "deadline_time")) if deadline is not None else ended_at
+    happened_at = identity.started_at if started else ended_at
+    if deadline is not None:
+        happened_at = time_of(get(deadline, "deadline_time"))
     return _event(
         context,
         event_type,
@@ -198,10 +201,13 @@ def _task_event(
     identity = run_identity(context)
     ti = context["ti"]
     task = _task_facts(context, ti)
+    started = event_type == EventType.TASK_STARTED
     started_at, ended_at = time_of(get(ti, "start_date")), time_of(get(ti, "end_date"))
+    if started:
+        ended_at = None
     facts = _run_facts(context, context.get("dag_run"), identity, settings) | {
         "state": enum_value(get(ti, "state")) or _STATE_OF.get(event_type),
-        "previous_state": "queued" if event_type == EventType.TASK_STARTED else "running",
+        "previous_state": "queued" if started else "running",
         "started_at": started_at,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(started_at, ended_at),
@@ -226,7 +232,7 @@ def _task_event(
         ),
         environment=environment,
         emitted_by=emitted_by,
-        happened_at=ended_at,
+        happened_at=started_at if started else ended_at,
     )
 
 

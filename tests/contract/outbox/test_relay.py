@@ -48,6 +48,9 @@ class Counting:
     def gauge(self, name: str, value: float) -> None:
         self.gauges[name] = value
 
+    def timing(self, name: str, seconds: float, tags: object = None) -> None:
+        self.counts[name] += 1
+
 
 @pytest.fixture
 def faulty() -> Iterator[EmbeddedBroker]:

@@ -1,0 +1,241 @@
+"""The listener: events of every DAG, without touching a DAG.
+
+What changes a run's state is the scheduler's main thread, inside a transaction: a connection look-up there
+crashes it, and whatever takes long stalls all scheduling. So these functions copy what is loaded, build the
+event and append it to the outbox; the relay's thread does the rest. They never raise, as that would keep
+other listeners from being called.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from time import monotonic, perf_counter
+from typing import Any
+
+from airflow.providers.common.compat.sdk import hookimpl
+
+from airflow_workflow_events import metrics as names
+from airflow_workflow_events.events.model import EventType, WorkflowEvent
+from airflow_workflow_events.lifecycle import lifecycle_event
+from airflow_workflow_events.lifecycle.choice import Choice
+from airflow_workflow_events.lifecycle.reading import enum_value, get, text_or_none
+from airflow_workflow_events.outbox.background import BackgroundRelay
+from airflow_workflow_events.outbox.relay import Relay
+from airflow_workflow_events.outbox.store import Outbox, Route
+from airflow_workflow_events.relaying import METRICS, HandOver, background_relay, open_destination, outbox_of
+from airflow_workflow_events.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# A process that ends still gets so long to deliver; what is left is in the outbox for others.
+_STOP_SECONDS = 5.0
+# A task's process, where no relay is at work, may be kept so long at its end.
+_TASK_SECONDS = 3.0
+_EMITTED_BY = "listener"
+_MANUALLY = "was manually set"
+
+
+@hookimpl
+def on_starting(component: object) -> None:
+    """Start the relay's thread in a scheduler, a DAG processor or a triggerer."""
+    if _is_job(component):
+        _guarded("on_starting", _start_relay)
+
+
+@hookimpl
+def before_stopping(component: object) -> None:
+    """Deliver for a little while: what a task's process handed over, or what a relay's thread has to do."""
+    _guarded("before_stopping", _stop_relay if _is_job(component) else _deliver_tasks_events)
+
+
+@hookimpl
+def on_dag_run_running(dag_run: object, msg: str) -> None:
+    """Publish ``workflow.started``."""
+    _guarded("on_dag_run_running", lambda: _run_changed(EventType.WORKFLOW_STARTED, dag_run, msg))
+
+
+@hookimpl
+def on_dag_run_success(dag_run: object, msg: str) -> None:
+    """Publish ``workflow.completed``."""
+    _guarded("on_dag_run_success", lambda: _run_changed(EventType.WORKFLOW_COMPLETED, dag_run, msg))
+
+
+@hookimpl
+def on_dag_run_failed(dag_run: object, msg: str) -> None:
+    """Publish ``workflow.failed``."""
+    _guarded("on_dag_run_failed", lambda: _run_changed(EventType.WORKFLOW_FAILED, dag_run, msg))
+
+
+@hookimpl
+def on_task_instance_running(task_instance: object) -> None:
+    """Publish ``task.started``."""
+    _guarded("on_task_instance_running", lambda: _task_changed(EventType.TASK_STARTED, task_instance))
+
+
+@hookimpl
+def on_task_instance_success(task_instance: object) -> None:
+    """Publish ``task.completed``."""
+    _guarded("on_task_instance_success", lambda: _task_changed(EventType.TASK_COMPLETED, task_instance))
+
+
+@hookimpl
+def on_task_instance_failed(task_instance: object, error: object) -> None:
+    """Publish ``task.failed``, or ``task.retrying``, for which Airflow has no hook of its own."""
+
+    def publish() -> None:
+        retrying = enum_value(get(task_instance, "state")) == "up_for_retry"
+        kind = EventType.TASK_RETRYING if retrying else EventType.TASK_FAILED
+        _task_changed(kind, task_instance, error)
+
+    _guarded("on_task_instance_failed", publish)
+
+
+@hookimpl
+def on_task_instance_skipped(task_instance: object) -> None:
+    """Publish ``task.skipped``."""
+    _guarded("on_task_instance_skipped", lambda: _task_changed(EventType.TASK_SKIPPED, task_instance))
+
+
+def _guarded(hook: str, work: Callable[[], object]) -> None:
+    started = perf_counter()
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 - see above
+        log.error("%s: no event was published: %s: %s", hook, type(error).__name__, error)
+        METRICS.incr(names.FAILED, tags={"emitted_by": _EMITTED_BY})
+    METRICS.timing(names.HOOK_TIME, perf_counter() - started, {"hook": hook})
+
+
+def _run_changed(event_type: EventType, dag_run: object, msg: str) -> None:
+    run = _loaded(dag_run)
+    dag, selection = run.get("dag"), _settings().selection
+    choice = Choice.of(dag)
+    if choice.is_off or not selection.wants(event_type, str(run["dag_id"]), None):
+        return
+    context = {"dag_run": run, "dag": dag, "reason": "marked_manually" if _MANUALLY in msg else msg}
+    event = _event(event_type, context)
+    _start_relay().accept(event, Route(None, choice.topic), environment_is_default=True)
+
+
+def _task_changed(event_type: EventType, task_instance: Any, error: object = None) -> None:
+    # In a task's process it is the task runner's own, elsewhere a database row, which has no context.
+    in_task = not hasattr(task_instance, "_sa_instance_state")
+    context = dict(task_instance.get_template_context()) if in_task else _context_of_row(task_instance)
+    context["exception"] = error
+    ti, selection = context["ti"], _settings().selection
+    choice = Choice.of(context.get("dag"))
+    task_id = text_or_none(get(ti, "task_id"))
+    if choice.is_off or not selection.wants(event_type, str(get(ti, "dag_id")), task_id):
+        return
+    event = _event(event_type, context)
+    route = Route(None, choice.topic or selection.task_topic)
+    if in_task:
+        _of_this_task.accept(event, route)
+    else:
+        _start_relay().accept(event, route, environment_is_default=True)
+
+
+def _event(event_type: EventType, context: Mapping[str, Any]) -> WorkflowEvent:
+    settings = _settings()
+    return lifecycle_event(
+        context, event_type, settings, outcome=None, environment=settings.environment, emitted_by=_EMITTED_BY
+    )
+
+
+def _loaded(row: object) -> dict[str, Any]:
+    """Copy what of a database row is in memory: touching the rest would query through the session in use."""
+    values = {name.lstrip("_"): value for name, value in vars(row).items() if name != "_sa_instance_state"}
+    if "dag_id" not in values or "run_id" not in values:
+        raise LookupError("the run's id is not loaded")
+    return values
+
+
+def _context_of_row(task_instance: object) -> dict[str, Any]:
+    """Return a context from a task instance's row, which the scheduler and the API server give."""
+    ti = _loaded(task_instance)
+    run = ti.get("dag_run")
+    loaded = {} if run is None else _loaded(run)
+    return {"ti": ti, "dag_run": loaded, "dag": loaded.get("dag"), "task": ti.get("task")}
+
+
+class _TasksEvents:
+    """What the one task of this process has handed over, until its process ends."""
+
+    def __init__(self) -> None:
+        self._accepted: WorkflowEvent | None = None
+        self._unaccepted: list[tuple[WorkflowEvent, Route]] = []
+
+    def accept(self, event: WorkflowEvent, route: Route) -> None:
+        """Put an event into the outbox, or keep it for a direct attempt at the end."""
+        if HandOver(_outbox(), _EMITTED_BY).accept(event, route, environment_is_default=True):
+            self._accepted = event
+        else:
+            self._unaccepted.append((event, route))
+
+    def deliver(self) -> None:
+        """Attempt what the outbox did not accept, and what it did where no relay is at work."""
+        deadline = monotonic() + _TASK_SECONDS
+        if self._accepted is not None:
+            HandOver(_outbox(), _EMITTED_BY).deliver_unless_relayed(self._accepted, deadline)
+        for event, route in self._unaccepted:
+            relay = Relay(_outbox(), open_destination, metrics=METRICS)
+            [done] = relay.deliver_directly(route, [(event, True)], max(deadline - monotonic(), 0.1))
+            relay.close()
+            if not done:
+                log.error("event %s is lost: neither the outbox nor Kafka took it", event.event_id)
+                METRICS.incr(names.FAILED, tags={"emitted_by": _EMITTED_BY})
+        self._accepted, self._unaccepted = None, []
+
+
+_of_this_task = _TasksEvents()
+
+
+def _deliver_tasks_events() -> None:
+    _of_this_task.deliver()
+
+
+@lru_cache(maxsize=1)
+def _settings() -> Settings:
+    # Read once: options may be looked up in a secrets backend, which is nothing for the scheduler's thread.
+    return Settings.load()
+
+
+def _outbox() -> Outbox:
+    outbox = outbox_of(_settings())
+    if outbox is None:  # Settings sees to it
+        raise LookupError("the listener needs an outbox")
+    return outbox
+
+
+_relay: BackgroundRelay | None = None
+_relay_pid: int | None = None
+
+
+def _start_relay() -> BackgroundRelay:
+    """Return this process's relay, started."""
+    global _relay, _relay_pid
+    if _relay is None or _relay_pid != os.getpid():
+        # Before the thread starts: a fork while it imports would leave the child a lock nobody gives back.
+        from airflow_workflow_events import hooks  # noqa: F401
+        from airflow_workflow_events.kafka import destination  # noqa: F401
+
+        _relay, _relay_pid = background_relay(_outbox()), os.getpid()
+        _relay.start()
+        atexit.register(_stop_relay)
+    return _relay
+
+
+def _stop_relay() -> None:
+    global _relay
+    relay, _relay = _relay, None
+    if relay is not None and _relay_pid == os.getpid():
+        relay.stop(_STOP_SECONDS)
+
+
+def _is_job(component: object) -> bool:
+    """Whether a component is a scheduler, a DAG processor or a triggerer, rather than one task's process."""
+    return type(component).__name__ == "Job"

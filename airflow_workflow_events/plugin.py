@@ -1,0 +1,23 @@
+"""Airflow's plugin: registers the listener where ``[workflow_events] listener`` is on, and else nothing.
+
+Every Airflow process imports this module, so that what is off must cost nothing.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import AirflowPlugin, conf
+
+
+def _listeners() -> list[object]:
+    if not conf.getboolean("workflow_events", "listener", fallback=False):
+        return []
+    from airflow_workflow_events import listeners
+
+    return [listeners]
+
+
+class WorkflowEventsPlugin(AirflowPlugin):
+    """Registers the listener that publishes the events of every DAG."""
+
+    name = "workflow_events"
+    listeners = _listeners()

@@ -1,0 +1,109 @@
+"""One setting publishes the events of every DAG, with the connection in Airflow's own database."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_workflow_events import WorkflowEvent
+from airflow_workflow_events.events import DEFAULT_TOPIC
+from demo.deployment import AirflowDeployment
+from tests.airflow_e2e.deployment import Airflow
+from tests.broker import Broker
+
+pytestmark = [pytest.mark.airflow_e2e, pytest.mark.xdist_group("airflow")]
+
+
+@pytest.fixture(scope="module")
+def listening(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """An Airflow whose DAGs know nothing of events, and whose listener is on."""
+    home = tmp_path_factory.mktemp("listening")
+    dags = home / "dags"
+    shutil.copytree(Path(__file__).parent / "dags_without_events", dags)
+    config = {"workflow_events.listener": "True", "workflow_events.source_instance": "listening"}
+    with AirflowDeployment(home, dags, config=config) as deployment:
+        deployment.start()
+        deployment.post(
+            "/connections",
+            {
+                "connection_id": "workflow_events_default",
+                "conn_type": "workflow_events",
+                "extra": json.dumps(
+                    {"bootstrap.servers": embedded_broker.bootstrap_servers, "environment": "db"}
+                ),
+            },
+        )
+        deployment.await_dags({"plain_etl", "plain_that_opted_out", "plain_that_waits"})
+        yield Airflow(deployment, embedded_broker)
+
+
+def kinds(events: list[WorkflowEvent]) -> list[tuple[str, str | None]]:
+    return [
+        (str(event.event_type), (event.payload.data.get("task") or {}).get("task_id")) for event in events
+    ]
+
+
+def test_a_dag_that_knows_nothing_of_events_has_them_all_published(listening: Airflow) -> None:
+    run_id, state = listening.run("plain_etl")
+    assert state == "failed"
+    events = listening.events(run_id, 10)
+    assert Counter(kinds(events)) == {
+        ("workflow.started", None): 1,
+        ("task.started", "extract"): 1,
+        ("task.completed", "extract"): 1,
+        ("task.started", "optional"): 1,
+        ("task.skipped", "optional"): 1,
+        ("task.started", "transform"): 2,
+        ("task.retrying", "transform"): 1,
+        ("task.failed", "transform"): 1,
+        ("workflow.failed", None): 1,
+    }
+    assert len({event.event_id for event in events}) == len(events)
+    assert {event.metadata.environment for event in events} == {"db"}
+    assert {event.metadata.emitted_by for event in events} == {"listener"}
+    [started] = [event for event in events if event.event_type == "workflow.started"]
+    [failed] = [event for event in events if event.event_type == "workflow.failed"]
+    assert started.payload.data["previous_state"] == "queued"
+    assert started.payload.data["started_at"] is not None
+    assert failed.payload.data["reason"] == "task_failure"
+    assert failed.metadata.tags == ["plain"]
+    [retrying] = [event for event in events if event.event_type == "task.retrying"]
+    assert retrying.payload.data["error"]["message"] == "the source is away"
+
+
+def test_a_dag_may_opt_out_by_a_tag(listening: Airflow) -> None:
+    out_id, _ = listening.run("plain_that_opted_out")
+    run_id, _ = listening.run("plain_etl")
+    listening.events(run_id, 10)
+    messages = listening.broker.messages(DEFAULT_TOPIC, 0)
+    assert not [message for message in messages if out_id.encode() in (message.value() or b"")]
+
+
+def test_a_run_that_is_marked_by_hand_says_so(listening: Airflow) -> None:
+    run_id = f"test__{uuid.uuid4()}"
+    listening.deployment.trigger("plain_that_waits", run_id)
+    listening.events(run_id, 1)
+    listening.deployment.request("PATCH", f"/dags/plain_that_waits/dagRuns/{run_id}", {"state": "failed"})
+    events = listening.events(run_id, 3)
+    [failed] = [event for event in events if event.event_type == "workflow.failed"]
+    assert failed.payload.data["reason"] == "marked_manually"
+
+
+def test_many_runs_lose_nothing_and_start_once(listening: Airflow) -> None:
+    run_ids = [f"many__{uuid.uuid4()}" for _ in range(20)]
+    for run_id in run_ids:
+        listening.deployment.trigger("plain_empty", run_id)
+    for run_id in run_ids:
+        assert listening.deployment.await_run("plain_empty", run_id) == "success"
+    for run_id in run_ids:
+        events = listening.events(run_id, 2)
+        assert sorted(kinds(events)) == [("workflow.completed", None), ("workflow.started", None)]
+    log = (listening.deployment.logs / "scheduler.log").read_text(errors="replace")
+    assert "UNEXPECTED COMMIT" not in log
+    assert "DetachedInstanceError" not in log

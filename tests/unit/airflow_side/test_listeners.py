@@ -1,0 +1,248 @@
+"""The listener builds events from what is loaded, appends them, and never raises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow_home import AIRFLOW_HOME
+
+# isort: split
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import DAG, Param, TaskInstanceState
+from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_workflow_events import WorkflowEvent, listeners, plugin, relaying
+from airflow_workflow_events import metrics as names
+from airflow_workflow_events.lifecycle.choice import Choice
+from airflow_workflow_events.outbox.store import Outbox
+from airflow_workflow_events.publisher import Publication
+from airflow_workflow_events.selection import Selection
+from airflow_workflow_events.settings import Settings
+from tests.unit.airflow_side.connections import Connections
+from tests.unit.airflow_side.contexts import (
+    DAG_ID,
+    ENDED_AT,
+    LOGICAL_DATE,
+    RUN_ID,
+    STARTED_AT,
+    dag_context,
+    make_dag,
+    task_context,
+)
+from tests.waiting import await_condition
+
+Counts = Counter[tuple[str, str]]
+LogOf = Callable[[str], str]
+Published = Callable[..., list[WorkflowEvent]]
+SetOptions = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def outbox(tmp_path: Path, set_options: SetOptions, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
+    """The listener is on, with an outbox and a relay of the test's own."""
+    set_options(listener="True", outbox_url=f"sqlite:///{tmp_path}/outbox.db")
+    monkeypatch.setattr(relaying, "_spared_until", 0.0)
+    listeners._settings.cache_clear()
+    found = relaying.outbox_of(Settings.load())
+    assert found is not None
+    yield found
+    listeners._stop_relay()
+    listeners._settings.cache_clear()
+
+
+def row(**fields: Any) -> DagRun:
+    """A run as the scheduler has it: a database row."""
+    return DagRun(
+        **{
+            "dag_id": DAG_ID,
+            "run_id": RUN_ID,
+            "run_type": "manual",
+            "logical_date": LOGICAL_DATE,
+            "start_date": STARTED_AT,
+            "state": "success",
+            **fields,
+        }
+    )
+
+
+def run_of_context(**fields: Any) -> DagRun:
+    """The run of :func:`dag_context`, as a row."""
+    found = row(**fields)
+    found.clear_number = 0
+    found.end_date = ENDED_AT
+    return found
+
+
+def test_a_run_that_starts_is_published_by_the_relays_thread(connection: str, published: Published) -> None:
+    listeners.on_dag_run_running(run_of_context(state="running"), "started")
+    (event,) = published()
+    assert event.event_type == "workflow.started"
+    assert event.timestamp == STARTED_AT
+    assert event.metadata.environment == "test", "the connection's, which the listener never looks up"
+    data = event.payload.data
+    assert (data["previous_state"], data["state"], data["ended_at"]) == ("queued", "running", None)
+
+
+def test_listener_and_callback_make_one_event_of_one_run(outbox: Outbox) -> None:
+    outbox.beat("host:1", "host", 1)  # so that the callback leaves it in the outbox
+    assert Publication(emitted_by="callback").publish(dag_context())
+    listeners.on_dag_run_success(run_of_context(), "success")
+    assert outbox.totals().pending == 1
+
+
+def test_a_run_marked_by_hand_says_so(connection: str, published: Published) -> None:
+    listeners.on_dag_run_failed(
+        run_of_context(state="failed"), "Dag Run's state was manually set to `failed`."
+    )
+    assert published()[0].payload.data["reason"] == "marked_manually"
+
+
+def test_what_is_not_loaded_is_not_touched(connection: str, published: Published) -> None:
+    run = run_of_context()
+    touched = []
+    original = DagRun.__getattribute__
+
+    def guard(self: DagRun, name: str) -> Any:
+        if name in {"dag_model", "task_instances", "dag_run_note", "deadlines", "created_dag_version"}:
+            touched.append(name)
+        return original(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DagRun, "__getattribute__", guard)
+        listeners.on_dag_run_success(run, "success")
+    assert len(published()) == 1
+    assert touched == []
+
+
+def test_a_tasks_events_leave_before_its_process_does(
+    connection: str, published: Published, counters: Counts
+) -> None:
+    ti = task_context(TaskInstanceState.RUNNING, end_date=None)["ti"]
+    listeners.on_task_instance_running(ti)
+    listeners.on_task_instance_failed(
+        task_context(TaskInstanceState.UP_FOR_RETRY)["ti"], ValueError("password=hunter22 is wrong")
+    )
+    assert published(0) == []
+    listeners.before_stopping(TaskRunnerMarker())
+    started, retrying = published(2)
+    assert (started.event_type, retrying.event_type) == ("task.started", "task.retrying")
+    assert started.timestamp == STARTED_AT
+    assert "hunter22" not in retrying.model_dump_json()
+    assert counters[names.ACCEPTED, "listener"] == 2
+
+
+def test_a_tasks_events_are_attempted_directly_without_an_outbox(
+    tmp_path: Path, set_options: SetOptions, connection: str, published: Published
+) -> None:
+    (tmp_path / "file").touch()
+    set_options(outbox_url=f"sqlite:///{tmp_path}/file/outbox.db")
+    listeners._settings.cache_clear()
+    listeners.on_task_instance_success(task_context()["ti"])
+    listeners.before_stopping(TaskRunnerMarker())
+    assert published()[0].event_type == "task.completed"
+
+
+def test_a_task_marked_by_hand_comes_as_a_row(connection: str, published: Published) -> None:
+    dag: Any = DagSerialization.from_dict(DagSerialization.to_dict(make_dag()))
+    ti: Any = TaskInstance(task=dag.get_task("load"), dag_version_id=None)
+    ti.run_id, ti.state, ti.map_index, ti.try_number = RUN_ID, "failed", -1, 1
+    listeners.on_task_instance_failed(ti, "TaskInstance's state was manually set to `failed`.")
+    (event,) = published()
+    assert event.event_type == "task.failed"
+    assert event.payload.data["task"]["task_id"] == "load"
+    assert "manually" in event.payload.data["error"]["message"]
+
+
+def test_a_row_without_a_run_fails_nothing_and_is_counted(counters: Counts, log_of: LogOf) -> None:
+    listeners.on_dag_run_success(DagRun(), "success")
+    assert "on_dag_run_success: no event was published" in log_of("listeners")
+    assert counters[names.FAILED, "listener"] == 1
+
+
+def test_without_kafka_a_hook_only_appends(connections: Connections, outbox: Outbox) -> None:
+    connections.add(host="127.0.0.1", port=1)
+    for number in range(20):
+        listeners.on_dag_run_success(run_of_context(run_id=f"run{number}"), "success")
+    assert outbox.totals().pending == 20
+
+
+def test_a_dag_opts_out_or_chooses_its_topic_by_tag_or_parameter() -> None:
+    dags = {
+        "tag": DAG("a", schedule=None, tags=["workflow-events:off"]),
+        "parameter": DAG("b", schedule=None, params={"workflow_events": Param({"enabled": False})}),
+        "topic": DAG("c", schedule=None, tags=["x", "workflow-events:topic=orders"]),
+        "topic parameter": DAG("d", schedule=None, params={"workflow_events": Param({"topic": "orders"})}),
+        "nothing": make_dag(),
+    }
+    expected = {
+        "tag": Choice(True, None),
+        "parameter": Choice(True, None),
+        "topic": Choice(False, "orders"),
+        "topic parameter": Choice(False, "orders"),
+        "nothing": Choice(False, None),
+    }
+    assert {name: Choice.of(dag) for name, dag in dags.items()} == expected
+    serialised = {
+        name: DagSerialization.from_dict(DagSerialization.to_dict(dag)) for name, dag in dags.items()
+    }
+    assert {name: Choice.of(dag) for name, dag in serialised.items()} == expected
+    assert Choice.of(None) == Choice(False, None)
+
+
+def test_filters_are_globs_and_deny_wins(set_options: SetOptions) -> None:
+    set_options(
+        dags_allow="sales_*, orders",
+        dags_deny="sales_tmp*",
+        tasks_deny="wait_*",
+        event_types="workflow.*,task.failed",
+        task_topic="tasks",
+    )
+    selection = Settings.load().selection
+    assert selection.wants("workflow.started", "sales_eu", None)
+    assert selection.wants("task.failed", "orders", "load")
+    assert not selection.wants("task.started", "orders", "load")
+    assert not selection.wants("task.failed", "orders", "wait_for_file")
+    assert not selection.wants("workflow.started", "sales_tmp_1", None)
+    assert not selection.wants("workflow.started", "other", None)
+    assert selection.task_topic == "tasks"
+    assert Selection().wants("anything.at_all", "any", "any")
+
+
+def test_a_dag_that_is_filtered_out_appends_nothing(set_options: SetOptions, outbox: Outbox) -> None:
+    set_options(dags_deny=DAG_ID)
+    listeners._settings.cache_clear()
+    listeners.on_dag_run_success(run_of_context(), "success")
+    listeners.on_task_instance_success(task_context()["ti"])
+    assert outbox.totals().pending == 0
+
+
+def test_the_listener_has_an_outbox_even_where_none_is_named(set_options: SetOptions) -> None:
+    set_options(outbox_url="")
+    assert Settings.load().outbox_url == f"sqlite:///{AIRFLOW_HOME}/workflow_events/outbox.db"
+    set_options(listener="False")
+    assert Settings.load().outbox_url is None
+
+
+def test_the_plugin_registers_the_listener_only_where_it_is_on(set_options: SetOptions) -> None:
+    assert plugin._listeners() == [listeners]
+    set_options(listener="False")
+    assert plugin._listeners() == []
+
+
+def test_a_job_that_starts_has_a_relay_and_one_that_stops_has_delivered(
+    connection: str, published: Published, outbox: Outbox
+) -> None:
+    job = type("Job", (), {})()
+    listeners.on_starting(job)
+    await_condition(lambda: outbox.relays(60), timeout_seconds=20, what="the relay to be at work")
+    listeners.on_dag_run_success(run_of_context(), "success")
+    listeners.before_stopping(job)
+    assert len(published()) == 1
+    assert outbox.relays(60) == []
