@@ -1,8 +1,8 @@
 """A Kafka broker inside the process: librdkafka's mock cluster as a context manager.
 
 It ships with confluent-kafka, starts in milliseconds and serves real clients, of other processes too. It
-keeps messages in memory and does not enforce idempotence, elect leaders, check credentials or create topics
-on request (it makes them on first use): what depends on these needs a real Kafka.
+keeps the newest 5 MB of each partition in memory, and does not enforce idempotence, elect leaders, check
+credentials or create topics on request (it makes them on first use): what needs these needs a real Kafka.
 """
 
 from __future__ import annotations
