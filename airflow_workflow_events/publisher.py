@@ -170,7 +170,9 @@ class _Attempt:
         """Put the event into the outbox, attempt it if nobody else does; return whether it was accepted."""
         publication = self._publication
         # Without asking the connection, whose environment the relay fills in: a look-up can take long.
-        event = self._event = self._build(publication.environment or self._settings.environment)
+        event = self._event = self._build(
+            publication.environment or self._settings.environment, min(QUESTION_SECONDS, self._remaining())
+        )
         self._hand_over = HandOver(outbox, publication.emitted_by)
         if not self._hand_over.accept(
             event,
@@ -195,12 +197,13 @@ class _Attempt:
             delivery_timeout_ms=max(int(self._remaining() * 1000), 1),
         )
         try:
-            self._event = event = self._build(environment)
+            # Airflow's answer is worth waiting for, but not the event.
+            self._event = event = self._build(environment, (self._deadline - monotonic()) / 2)
             self._report = producer.deliver(event, publication.topic, timeout=self._remaining())
         finally:
             producer.close(timeout=0)
 
-    def _build(self, environment: str) -> WorkflowEvent:
+    def _build(self, environment: str, patience_seconds: float) -> WorkflowEvent:
         publication = self._publication
         return lifecycle_event(
             self._context,
@@ -210,8 +213,7 @@ class _Attempt:
             environment=environment,
             emitted_by=publication.emitted_by,
             data=publication.data,
-            # The answer is worth waiting for, but not the event.
-            patience_seconds=min((self._deadline - monotonic()) / 2, QUESTION_SECONDS),
+            patience_seconds=patience_seconds,
         )
 
     def _remaining(self) -> float:
