@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from airflow_workflow_events.errors import ConfigurationError, OutboxFullError
 from airflow_workflow_events.events.codec import to_json
 from airflow_workflow_events.events.model import DEFAULT_TOPIC, WorkflowEvent
+from airflow_workflow_events.outbox import statements
 from airflow_workflow_events.outbox.database import OutboxDatabase
 
 WhenFull = Literal["refuse", "drop_oldest"]
@@ -126,74 +127,6 @@ class Bounds:
             raise ConfigurationError(f"when_full is {self.when_full!r}: use 'refuse' or 'drop_oldest'")
 
 
-_APPEND = sa.text(
-    "INSERT INTO workflow_events_outbox (id, aggregatetype, aggregateid, type, payload, topic, conn_id, "
-    "environment_is_default, size_bytes, created_at) "
-    "SELECT :id, :aggregatetype, :aggregateid, :type, :payload, :topic, :conn_id, "
-    "CAST(:environment_is_default AS INTEGER), CAST(:size_bytes AS INTEGER), "
-    "CAST(:created_at AS DOUBLE PRECISION) "
-    "FROM workflow_events_outbox_totals "
-    "WHERE total_rows < :max_rows AND total_bytes + :size_bytes <= :max_bytes "
-    "ON CONFLICT (id, conn_id, topic) DO NOTHING"
-)
-_IS_IN = sa.text(
-    "SELECT 1 FROM workflow_events_outbox WHERE id = :id AND conn_id = :conn_id AND topic = :topic"
-)
-_DROP_OLDEST = sa.text(
-    "DELETE FROM workflow_events_outbox WHERE seq IN (SELECT seq FROM workflow_events_outbox "
-    "WHERE lease IS NULL ORDER BY CASE WHEN parked_at IS NULL THEN 1 ELSE 0 END, seq LIMIT :count)"
-)
-_TOTALS = sa.text("SELECT total_rows, total_bytes, parked_rows FROM workflow_events_outbox_totals")
-# A route after another in their index, which is a look-up each however many entries there are.
-_NEXT_ROUTE = sa.text(
-    "SELECT conn_id, topic FROM workflow_events_outbox WHERE parked_at IS NULL "
-    "AND (conn_id, topic) > (:conn_id, :topic) ORDER BY conn_id, topic LIMIT 1"
-)
-_FIRST_ROUTE = sa.text(
-    "SELECT conn_id, topic FROM workflow_events_outbox WHERE parked_at IS NULL "
-    "ORDER BY conn_id, topic LIMIT 1"
-)
-_OF_ROUTE = "conn_id = :conn_id AND topic = :topic AND parked_at IS NULL"
-_OLDEST = sa.text(f"SELECT created_at FROM workflow_events_outbox WHERE {_OF_ROUTE} ORDER BY seq LIMIT 1")  # noqa: S608
-# What is claimed or backs off keeps what is behind it under the same key waiting: the order of a key holds.
-_CLAIMABLE = (
-    "SELECT seq, id, aggregateid, payload, environment_is_default, attempts FROM workflow_events_outbox AS o "  # noqa: S608
-    f"WHERE {_OF_ROUTE} AND next_attempt_at <= :now {{of_key}} AND NOT EXISTS ("
-    "SELECT 1 FROM workflow_events_outbox AS e WHERE e.aggregateid = o.aggregateid AND e.seq < o.seq "
-    "AND e.parked_at IS NULL AND e.next_attempt_at > 0 AND e.next_attempt_at > :now "
-    "AND e.conn_id = o.conn_id AND e.topic = o.topic) ORDER BY seq LIMIT :count"
-)
-_CLAIM_ANY = sa.text(_CLAIMABLE.format(of_key=""))
-_CLAIM_KEY = sa.text(_CLAIMABLE.format(of_key="AND aggregateid = :key"))
-_LEASE = sa.text(
-    "UPDATE workflow_events_outbox SET lease = :owner, next_attempt_at = :until WHERE seq = :seq"
-)
-_SETTLE = sa.text("DELETE FROM workflow_events_outbox WHERE seq = :seq")
-_RETRY = sa.text(
-    "UPDATE workflow_events_outbox SET lease = NULL, attempts = attempts + :failed, "
-    "next_attempt_at = :at, last_error = coalesce(:error, last_error) WHERE seq = :seq AND lease = :owner"
-)
-_PARK = sa.text(
-    "UPDATE workflow_events_outbox SET lease = NULL, next_attempt_at = 0, parked_at = :now, "
-    "last_error = :error, attempts = attempts + 1 WHERE seq = :seq AND lease = :owner"
-)
-_EXPIRE = sa.text(
-    "UPDATE workflow_events_outbox SET lease = NULL, next_attempt_at = 0, parked_at = :now, "  # noqa: S608
-    "last_error = :error WHERE seq IN (SELECT seq FROM workflow_events_outbox "
-    f"WHERE {_OF_ROUTE} AND created_at < :before AND next_attempt_at <= :now ORDER BY seq LIMIT :count)"
-)
-_PARKED = sa.text(
-    "SELECT seq, id, type, aggregateid, conn_id, topic, last_error, parked_at FROM workflow_events_outbox "
-    "WHERE parked_at IS NOT NULL ORDER BY parked_at LIMIT :count"
-)
-_UNPARK = "UPDATE workflow_events_outbox SET parked_at = NULL, attempts = 0 WHERE parked_at IS NOT NULL"
-_DISCARD = "DELETE FROM workflow_events_outbox WHERE parked_at IS NOT NULL"
-_BEAT = sa.text(
-    "INSERT INTO workflow_events_relays (owner, host, pid, seen_at) VALUES (:owner, :host, :pid, :now) "
-    "ON CONFLICT (owner) DO UPDATE SET seen_at = excluded.seen_at"
-)
-
-
 class Outbox:
     """A durable queue of events on their way to Kafka; safe for threads, processes and forks.
 
@@ -251,15 +184,15 @@ class Outbox:
             "max_bytes": self.bounds.max_bytes,
         }
         with self.database.connect() as connection:
-            if connection.execute(_APPEND, row).rowcount > 0:
+            if connection.execute(statements.APPEND, row).rowcount > 0:
                 return 0
-            if connection.execute(_IS_IN, row).first() is not None:
+            if connection.execute(statements.IS_IN, row).first() is not None:
                 return 0
         if self.bounds.when_full == "refuse":
             raise self._full()
         with self.database.transaction() as connection:
-            dropped = connection.execute(_DROP_OLDEST, {"count": _DROPPED_AT_ONCE}).rowcount
-            if connection.execute(_APPEND, row).rowcount == 0:
+            dropped = connection.execute(statements.DROP_OLDEST, {"count": _DROPPED_AT_ONCE}).rowcount
+            if connection.execute(statements.APPEND, row).rowcount == 0:
                 raise self._full()
         return int(dropped)
 
@@ -289,12 +222,12 @@ class Outbox:
         with self.database.transaction() as connection:
             now = self._now(connection)
             found = connection.execute(
-                _CLAIM_ANY if key is None else _CLAIM_KEY,
+                statements.CLAIM_ANY if key is None else statements.CLAIM_KEY,
                 {**_of(route), "now": now, "count": count} | ({} if key is None else {"key": key}),
             ).all()
             if found:
                 connection.execute(
-                    _LEASE,
+                    statements.LEASE,
                     [{"seq": row[0], "owner": owner, "until": now + lease_seconds} for row in found],
                 )
         return [OutboxEntry(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in found]
@@ -321,10 +254,10 @@ class Outbox:
         with self.database.transaction() as connection:
             now = self._now(connection)
             if gone := [{"seq": seq} for seq in delivered]:
-                connection.execute(_SETTLE, gone)
+                connection.execute(statements.SETTLE, gone)
             if parked:
                 connection.execute(
-                    _PARK,
+                    statements.PARK,
                     [
                         {"seq": seq, "owner": owner, "now": now, "error": reason[:_MAX_ERROR_CHARACTERS]}
                         for seq, reason in parked
@@ -332,7 +265,7 @@ class Outbox:
                 )
             if retried:
                 connection.execute(
-                    _RETRY,
+                    statements.RETRY,
                     [
                         {
                             "seq": seq,
@@ -352,7 +285,7 @@ class Outbox:
             now = self._now(connection)
             arguments = {"now": now, "before": now - age, "count": count, "error": f"waited over {age:g} s"}
             return sum(
-                int(connection.execute(_EXPIRE, {**_of(route), **arguments}).rowcount)
+                int(connection.execute(statements.EXPIRE, {**_of(route), **arguments}).rowcount)
                 for route in _routes(connection)
             )
 
@@ -363,11 +296,11 @@ class Outbox:
             OutboxUnavailableError: the database cannot be used.
         """
         with self.database.connect() as connection:
-            rows, size_bytes, parked = connection.execute(_TOTALS).one()
+            rows, size_bytes, parked = connection.execute(statements.TOTALS).one()
             oldest = [
                 created
                 for route in _routes(connection)
-                for created in connection.execute(_OLDEST, _of(route)).scalars()
+                for created in connection.execute(statements.OLDEST, _of(route)).scalars()
             ]
             age = max(self._now(connection) - min(oldest), 0.0) if oldest else None
         return Totals(rows - parked, parked, size_bytes, age)
@@ -375,7 +308,7 @@ class Outbox:
     def parked(self, count: int = 100) -> list[ParkedEntry]:
         """Return the parked entries, the oldest first."""
         with self.database.connect() as connection:
-            rows = connection.execute(_PARKED, {"count": count}).all()
+            rows = connection.execute(statements.PARKED, {"count": count}).all()
         return [
             ParkedEntry(row[0], row[1], row[2], row[3], Route(row[4] or None, row[5] or None), row[6], row[7])
             for row in rows
@@ -383,17 +316,17 @@ class Outbox:
 
     def retry_parked(self, event_id: str | None = None) -> int:
         """Let parked entries be attempted again, all or those of one event; return how many."""
-        return self._on_parked(_UNPARK, event_id)
+        return self._on_parked(statements.UNPARK, event_id)
 
     def discard_parked(self, event_id: str | None = None) -> int:
         """Remove parked entries, all or those of one event; return how many."""
-        return self._on_parked(_DISCARD, event_id)
+        return self._on_parked(statements.DISCARD, event_id)
 
     def beat(self, owner: str, host: str, pid: int) -> None:
         """Say that a relay is at work; forget those that have not been for a day."""
         with self.database.connect() as connection:
             now = self._now(connection)
-            connection.execute(_BEAT, {"owner": owner, "host": host, "pid": pid, "now": now})
+            connection.execute(statements.BEAT, {"owner": owner, "host": host, "pid": pid, "now": now})
             connection.execute(
                 sa.text("DELETE FROM workflow_events_relays WHERE seen_at < :before"),
                 {"before": now - _REMEMBERED_SECONDS},
@@ -442,8 +375,8 @@ def _of(route: Route) -> dict[str, Any]:
 
 def _routes(connection: Connection) -> list[Route]:
     found: list[Route] = []
-    row = connection.execute(_FIRST_ROUTE).first()
+    row = connection.execute(statements.FIRST_ROUTE).first()
     while row is not None:
         found.append(Route(row[0] or None, row[1] or None))
-        row = connection.execute(_NEXT_ROUTE, {"conn_id": row[0], "topic": row[1]}).first()
+        row = connection.execute(statements.NEXT_ROUTE, {"conn_id": row[0], "topic": row[1]}).first()
     return found
