@@ -152,8 +152,14 @@ class Relay:
         return done
 
     def prepare(self, conn_id: str | None = None) -> bool:
-        """Make the destination of a connection ahead of the first event; return whether that worked."""
-        return self._destination(Route(conn_id, None)) is not None
+        """Make the destination of a connection ahead of the first event; return whether there is one.
+
+        Where that failed a moment ago it is not tried again yet, as a secrets backend may be asked.
+        """
+        route = Route(conn_id, None)
+        if self._backs_off(route) and conn_id not in self._destinations:
+            return False
+        return self._destination(route) is not None
 
     def deliver_directly(
         self, route: Route, events: Sequence[tuple[WorkflowEvent, bool]], timeout: float
@@ -168,9 +174,7 @@ class Relay:
         Returns:
             ``True`` for an event that was delivered, or can never be, which is logged and counted.
         """
-        backoff = self._backoffs.get(route)
-        waits = backoff is not None and time.monotonic() < backoff.until
-        destination = None if waits else self._destination(route)
+        destination = None if self._backs_off(route) else self._destination(route)
         if destination is None:
             return [False] * len(events)
         batch = [
@@ -202,10 +206,13 @@ class Relay:
     def _ended(self, deadline: float | None) -> bool:
         return self._stopping or (deadline is not None and time.monotonic() >= deadline)
 
+    def _backs_off(self, route: Route) -> bool:
+        backoff = self._backoffs.get(route)
+        return backoff is not None and time.monotonic() < backoff.until
+
     def _drain_once(self, route: Route, deadline: float | None, key: str | None, done: Drained) -> bool:
         """Handle one batch; return whether there may be more to do at once."""
-        backoff = self._backoffs.get(route)
-        if backoff is not None and time.monotonic() < backoff.until:
+        if self._backs_off(route):
             return False
         # Before anything is claimed: a process that cannot look the connection up leaves the work to others.
         destination = self._destination(route)

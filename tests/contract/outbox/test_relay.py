@@ -350,3 +350,17 @@ def test_a_relay_that_is_stopped_gives_back_what_it_had_claimed(
     assert background.stop(5)
     assert not is_claimed()
     assert outbox.totals().pending == 1
+
+
+def test_a_connection_that_cannot_be_looked_up_is_not_asked_for_all_the_time(outbox: Outbox) -> None:
+    asked = []
+
+    def open_destination(conn_id: str | None) -> Destination:
+        asked.append(conn_id)
+        raise ConfigurationError("the connection isn't defined")
+
+    relay = Relay(outbox, open_destination)
+    assert not relay.prepare()
+    assert not relay.prepare()
+    assert relay.drain().failed == 0
+    assert asked == [None]
