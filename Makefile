@@ -10,12 +10,13 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do 
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help demo test lint format bench schema clean
+.PHONY: help demo test faults lint format bench schema clean
 
 help:
 	@echo "make demo   run the main job: real Airflow, an embedded broker, events in a live table"
 	@echo "            (BOOTSTRAP_SERVERS=host:port for your own broker, KEEP=1 to leave Airflow running)"
 	@echo "make test   lint and every test; real Kafka is started from Maven jars where Java and Maven are"
+	@echo "make faults kill, cut off, fill up: every fault in full, and a table of what became of the events"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure against raw confluent-kafka, kafka-python, aiokafka and OpenLineage"
 	@echo "make clean  remove everything that the other targets made"
@@ -27,6 +28,9 @@ test: lint
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage report --skip-covered
+
+faults: $(VENV)/.installed-dev
+	FAULTS=full $(BIN)/python -m pytest -p no:randomly tests/faults $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check --quiet .
