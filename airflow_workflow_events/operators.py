@@ -125,6 +125,8 @@ class PublishWorkflowEventOperator(BaseOperator):
             workflow_id=text_or_none(self.workflow_id),
             workflow_run_id=text_or_none(self.workflow_run_id),
         )
+        if event.metadata.redacted:
+            self.log.info("Masked, as it looks like a secret: %s.", ", ".join(event.metadata.redacted))
         try:
             report = self._deliver(hook, event)
         except KafkaError as error:

@@ -8,21 +8,12 @@ a run, and what is unknown is null.
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
-from uuid import uuid4
 
 from airflow_workflow_events.errors import ConfigurationError
-from airflow_workflow_events.events.identity import lifecycle_event_id
-from airflow_workflow_events.events.model import (
-    EventSource,
-    EventType,
-    WorkflowEvent,
-    WorkflowEventMetadata,
-    WorkflowEventPayload,
-)
-from airflow_workflow_events.events.sizes import fit
+from airflow_workflow_events.events.model import EventType, WorkflowEvent
+from airflow_workflow_events.lifecycle.assembly import Emission
 from airflow_workflow_events.lifecycle.failures import (
     QUESTION_SECONDS,
     allowed_conf,
@@ -36,7 +27,6 @@ from airflow_workflow_events.lifecycle.reading import (
     enum_value,
     get,
     is_about_a_task,
-    now,
     number_of,
     run_identity,
     seconds_between,
@@ -44,31 +34,6 @@ from airflow_workflow_events.lifecycle.reading import (
     time_of,
 )
 from airflow_workflow_events.settings import Settings
-from airflow_workflow_events.version import __version__
-
-#: What a lifecycle event's ``payload.data`` consists of; a caller's own data may not use these names.
-LIFECYCLE_FIELDS = (
-    "state",
-    "previous_state",
-    "reason",
-    "run_type",
-    "clear_number",
-    "logical_date",
-    "data_interval_start",
-    "data_interval_end",
-    "queued_at",
-    "started_at",
-    "ended_at",
-    "duration_seconds",
-    "url",
-    "triggered_by",
-    "triggering_user_name",
-    "task",
-    "failed_tasks",
-    "error",
-    "conf",
-)
-
 
 Outcome = Literal["success", "failure"]
 """What a callback stands for, where it says so itself."""
@@ -102,17 +67,10 @@ def lifecycle_event(
         pydantic.ValidationError: ``data`` has a value that JSON cannot carry; the message names its path.
     """
     kind = event_type or event_type_of(context, outcome)
+    emission = Emission(context, settings, environment, emitted_by, data)
     if is_about_a_task(context):
-        return _task_event(context, kind, settings, environment=environment, emitted_by=emitted_by, data=data)
-    return _run_event(
-        context,
-        kind,
-        settings,
-        environment=environment,
-        emitted_by=emitted_by,
-        patience_seconds=patience_seconds,
-        data=data,
-    )
+        return _task_event(kind, emission)
+    return _run_event(kind, emission, patience_seconds)
 
 
 def event_type_of(context: Mapping[str, Any], outcome: Outcome | None) -> EventType:
@@ -141,16 +99,8 @@ def event_type_of(context: Mapping[str, Any], outcome: Outcome | None) -> EventT
     raise ConfigurationError("cannot tell from the context what happened: give the callback an event_type")
 
 
-def _run_event(
-    context: Mapping[str, Any],
-    event_type: str,
-    settings: Settings,
-    *,
-    environment: str,
-    emitted_by: str,
-    patience_seconds: float,
-    data: Mapping[str, Any] | None = None,
-) -> WorkflowEvent:
+def _run_event(event_type: str, emission: Emission, patience_seconds: float) -> WorkflowEvent:
+    context = emission.context
     identity = run_identity(context)
     run = context.get("dag_run")
     failed = event_type == EventType.WORKFLOW_FAILED
@@ -158,7 +108,7 @@ def _run_event(
     ended_at = None if started else time_of(get(run, "end_date"))  # a run that was cleared still has its last
     failures = failed_tasks(context, identity, patience_seconds) if failed else None
     reason = text_or_none(context.get("reason"))
-    facts = _run_facts(context, run, identity, settings) | {
+    facts = _run_facts(emission, identity) | {
         "state": enum_value(get(run, "state")) or _STATE_OF.get(event_type),
         "previous_state": ("queued" if started else "running") if event_type in _STATE_OF else None,
         "reason": reason,
@@ -175,29 +125,11 @@ def _run_event(
     happened_at = identity.started_at if started else ended_at
     if deadline is not None:
         happened_at = time_of(get(deadline, "deadline_time"))
-    return _event(
-        context,
-        event_type,
-        identity,
-        facts,
-        data,
-        settings,
-        event_id=_id(event_type, identity, settings, deadline_id=deadline_id),
-        environment=environment,
-        emitted_by=emitted_by,
-        happened_at=happened_at,
-    )
+    return emission.lifecycle(event_type, identity, facts, happened_at, deadline_id=deadline_id)
 
 
-def _task_event(
-    context: Mapping[str, Any],
-    event_type: str,
-    settings: Settings,
-    *,
-    environment: str,
-    emitted_by: str,
-    data: Mapping[str, Any] | None = None,
-) -> WorkflowEvent:
+def _task_event(event_type: str, emission: Emission) -> WorkflowEvent:
+    context = emission.context
     identity = run_identity(context)
     ti = context["ti"]
     task = _task_facts(context, ti)
@@ -205,7 +137,7 @@ def _task_event(
     started_at, ended_at = time_of(get(ti, "start_date")), time_of(get(ti, "end_date"))
     if started:
         ended_at = None
-    facts = _run_facts(context, context.get("dag_run"), identity, settings) | {
+    facts = _run_facts(emission, identity) | {
         "state": enum_value(get(ti, "state")) or _STATE_OF.get(event_type),
         "previous_state": "queued" if started else "running",
         "started_at": started_at,
@@ -215,25 +147,8 @@ def _task_event(
         "task": task,
         "error": exception_error(context.get("exception")),
     }
-    return _event(
-        context,
-        event_type,
-        identity,
-        facts,
-        data,
-        settings,
-        event_id=_id(
-            event_type,
-            identity,
-            settings,
-            task_id=task["task_id"],
-            map_index=task["map_index"],
-            try_number=task["try_number"],
-        ),
-        environment=environment,
-        emitted_by=emitted_by,
-        happened_at=started_at if started else ended_at,
-    )
+    subject = {name: task[name] for name in ("task_id", "map_index", "try_number")}
+    return emission.lifecycle(event_type, identity, facts, started_at if started else ended_at, **subject)
 
 
 def published_event(
@@ -264,32 +179,14 @@ def published_event(
         pydantic.ValidationError: ``data`` has a value that JSON cannot carry; the message names its path.
     """
     own = run_identity(context)
-    ti = context.get("ti")
     about = RunIdentity(
         workflow_id or own.workflow_id,
         workflow_run_id or own.workflow_run_id,
         own.clear_number,
         own.started_at,
     )
-    return WorkflowEvent(
-        event_id=lifecycle_event_id(
-            event_type=event_type,
-            workflow_id=about.workflow_id,
-            workflow_run_id=about.workflow_run_id,
-            source_instance=settings.source_instance,
-            clear_number=about.clear_number,
-            run_started_at=about.started_at,
-            task_id=f"{own.workflow_id}/{own.workflow_run_id}/{get(ti, 'task_id')}",
-            map_index=number_of(get(ti, "map_index")),
-        ),
-        event_type=event_type,
-        source=EventSource.AIRFLOW,
-        workflow_id=about.workflow_id,
-        workflow_run_id=about.workflow_run_id,
-        timestamp=now(),
-        payload=WorkflowEventPayload(data={} if data is None else data),
-        metadata=_metadata(context, settings, environment, "operator"),
-    )
+    author = f"{own.workflow_id}/{own.workflow_run_id}/{get(context.get('ti'), 'task_id')}"
+    return Emission(context, settings, environment, "operator").own(event_type, about, author, data)
 
 
 # The state that an event type means, for contexts that carry none.
@@ -310,74 +207,19 @@ _TASK_TYPE_OF: dict[str, EventType] = {
 }
 
 
-def _event(
-    context: Mapping[str, Any],
-    event_type: str,
-    identity: RunIdentity,
-    facts: dict[str, Any],
-    data: Mapping[str, Any] | None,
-    settings: Settings,
-    *,
-    event_id: str,
-    environment: str,
-    emitted_by: str,
-    happened_at: dt.datetime | None,
-) -> WorkflowEvent:
-    ordered = {name: facts.get(name) for name in LIFECYCLE_FIELDS}
-    extra = {name: value for name, value in facts.items() if name not in ordered}
-    event = WorkflowEvent(
-        event_id=event_id,
-        event_type=event_type,
-        source=EventSource.AIRFLOW,
-        workflow_id=identity.workflow_id,
-        workflow_run_id=identity.workflow_run_id,
-        timestamp=happened_at or now(),
-        payload=WorkflowEventPayload(data={**ordered, **extra, **(data or {})}),
-        metadata=_metadata(context, settings, environment, emitted_by),
-    )
-    return fit(event)
-
-
-def _metadata(
-    context: Mapping[str, Any], settings: Settings, environment: str, emitted_by: str
-) -> WorkflowEventMetadata:
-    dag, ti = context.get("dag"), context.get("ti")
-    tags = get(dag, "tags")
-    carrier = get(ti, "context_carrier")
-    return WorkflowEventMetadata(
-        environment=environment,
-        source_instance=settings.source_instance,
-        tags=sorted(filter(None, map(text_or_none, tags))) or None if isinstance(tags, Collection) else None,
-        owner=text_or_none(get(context.get("task"), "owner")) or _owners(get(dag, "owner")),
-        team=text_or_none(get(context.get("dag_run"), "team_name")),
-        traceparent=text_or_none(carrier.get("traceparent")) if isinstance(carrier, Mapping) else None,
-        emitted_at=now(),
-        emitted_by=emitted_by,
-        producer=f"airflow-workflow-events/{__version__}",
-        orchestrator_version=_airflow_version(),
-    )
-
-
-def _owners(owner: object) -> str | None:
-    """Return a DAG's owners in a stable order: Airflow joins the owners of its tasks as a set gives them."""
-    names = {name.strip() for name in (text_or_none(owner) or "").split(",")}
-    return ", ".join(sorted(names - {""})) or None
-
-
-def _run_facts(
-    context: Mapping[str, Any], run: object, identity: RunIdentity, settings: Settings
-) -> dict[str, Any]:
+def _run_facts(emission: Emission, identity: RunIdentity) -> dict[str, Any]:
+    run = emission.context.get("dag_run")
     return {
         "run_type": enum_value(get(run, "run_type")),
         "clear_number": identity.clear_number,
-        "logical_date": time_of(get(run, "logical_date") or context.get("logical_date")),
+        "logical_date": time_of(get(run, "logical_date") or emission.context.get("logical_date")),
         "data_interval_start": time_of(get(run, "data_interval_start")),
         "data_interval_end": time_of(get(run, "data_interval_end")),
         "queued_at": time_of(get(run, "queued_at")),
         "started_at": identity.started_at,
         "triggered_by": enum_value(get(run, "triggered_by")),
         "triggering_user_name": text_or_none(get(run, "triggering_user_name")),
-        "conf": allowed_conf(get(run, "conf"), settings.conf_keys),
+        "conf": allowed_conf(get(run, "conf"), emission.settings.conf_keys),
     }
 
 
@@ -390,25 +232,3 @@ def _task_facts(context: Mapping[str, Any], ti: object) -> dict[str, Any]:
         "max_tries": number_of(get(ti, "max_tries")),
         "operator": text_or_none(get(task, "task_type")),
     }
-
-
-def _id(event_type: str, identity: RunIdentity, settings: Settings, **subject: Any) -> str:
-    if identity.clear_number is None and identity.started_at is None:
-        # Airflow's minimal context: a repetition of the run could not be told from the run. A consumer that
-        # gets one happening twice is better off than one that takes the second happening for the first.
-        return str(uuid4())
-    return lifecycle_event_id(
-        event_type=event_type,
-        workflow_id=identity.workflow_id,
-        workflow_run_id=identity.workflow_run_id,
-        source_instance=settings.source_instance,
-        clear_number=identity.clear_number,
-        run_started_at=identity.started_at,
-        **subject,
-    )
-
-
-def _airflow_version() -> str:
-    from airflow import __version__ as version
-
-    return str(version)

@@ -14,7 +14,7 @@ from airflow.sdk import DagRunState, TaskInstanceState
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 
-from airflow_workflow_events.lifecycle.failures import allowed_conf, exception_error
+from airflow_workflow_events.lifecycle.failures import allowed_conf
 from tests.unit.airflow_side.contexts import RUN_ID, dag_context, make_run, minimal_context, task_context
 from tests.unit.airflow_side.lifecycle.test_translate import event_of
 
@@ -49,7 +49,7 @@ def failed_run() -> dict[str, Any]:
     return dag_context("task_failure", make_run(state=DagRunState.FAILED))
 
 
-def error_of(exception: BaseException) -> dict[str, Any]:
+def error_of(exception: BaseException | str) -> dict[str, Any]:
     found: dict[str, Any] = event_of(
         task_context(TaskInstanceState.FAILED, exception=exception)
     ).payload.data["error"]
@@ -206,15 +206,13 @@ def test_what_looks_like_a_secret_is_masked_in_message_and_stack_trace(message: 
 
 
 def test_a_private_key_without_an_end_is_masked_to_the_end_of_the_text() -> None:
-    error = exception_error("-----BEGIN PRIVATE KEY-----\nDEK-Info: AES\n\nsesame+open")
-    assert error is not None
+    error = error_of("-----BEGIN PRIVATE KEY-----\nDEK-Info: AES\n\nsesame+open")
 
     assert error["message"] == "-----BEGIN PRIVATE KEY-----***"
 
 
 def test_a_bracket_left_open_does_not_take_the_rest_of_a_stack_trace_along() -> None:
-    error = exception_error("token = make(\nFile 'x.py', line 3\nLookupError: no rows")
-    assert error is not None
+    error = error_of("token = make(\nFile 'x.py', line 3\nLookupError: no rows")
 
     assert error["message"] == "token = ***\nFile 'x.py', line 3\nLookupError: no rows"
 
@@ -232,7 +230,7 @@ def test_what_airflow_knows_to_be_a_secret_is_masked_wherever_it_stands() -> Non
 
 
 def test_an_error_given_as_text_is_masked_as_well() -> None:
-    assert exception_error("password=sesame failed") == {
+    assert error_of("password=sesame failed") == {
         "type": None,
         "message": "password=*** failed",
         "stack_trace": None,
@@ -295,7 +293,7 @@ def test_a_huge_message_takes_no_quadratic_time_to_mask(part: str) -> None:
     # quadratic time it took from 1 s up. Another thread's time is not counted.
     exception = ValueError(part * (400_000 // len(part)))
     started = time.thread_time()
-    exception_error(exception)
+    error_of(exception)
 
     assert time.thread_time() - started < 1
 
