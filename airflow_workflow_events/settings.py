@@ -31,6 +31,7 @@ class Settings:
         outbox_url: where the outbox is; ``None`` for no outbox.
         outbox_bounds: how large it may become.
         selection: what the listener publishes.
+        base_url: address of Airflow's UI, ``[api] base_url``, without a trailing slash.
     """
 
     conn_id: str
@@ -42,6 +43,7 @@ class Settings:
     outbox_url: str | None = field(default=None, repr=False)  # it may hold a password
     outbox_bounds: Bounds = field(default_factory=Bounds)
     selection: Selection = field(default_factory=Selection)
+    base_url: str | None = None
 
     @classmethod
     def load(cls) -> Self:
@@ -67,13 +69,8 @@ class Settings:
                 event_types=_list("event_types"),
                 task_topic=_text("task_topic"),
             ),
+            base_url=(conf.get("api", "base_url", fallback=None) or "").rstrip("/") or None,
         )
-
-
-def base_url() -> str | None:
-    """Return the address of Airflow's UI, ``[api] base_url``, without a trailing slash; ``None`` if unset."""
-    url = conf.get("api", "base_url", fallback=None)
-    return url.rstrip("/") if url else None
 
 
 def _text(name: str) -> str | None:

@@ -7,12 +7,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from airflow_workflow_events.lifecycle.reading import RunIdentity
-from airflow_workflow_events.settings import base_url
 
 
-def ui_url(identity: RunIdentity, task: Mapping[str, Any] | None = None) -> str | None:
-    """Return the page of the run, or of the task, in Airflow's UI."""
-    base = base_url()
+def ui_url(base: str | None, identity: RunIdentity, task: Mapping[str, Any] | None = None) -> str | None:
+    """Return the page of the run, or of the task, in Airflow's UI at ``base``."""
     if base is None:
         return None
     try:

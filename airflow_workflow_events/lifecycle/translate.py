@@ -114,7 +114,7 @@ def _run_event(event_type: str, emission: Emission, patience_seconds: float) -> 
         "reason": reason,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(identity.started_at, ended_at),
-        "url": ui_url(identity),
+        "url": ui_url(emission.settings.base_url, identity),
         "failed_tasks": failures,
         "error": run_error(reason, failures) if failed else None,
     }
@@ -143,7 +143,7 @@ def _task_event(event_type: str, emission: Emission) -> WorkflowEvent:
         "started_at": started_at,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(started_at, ended_at),
-        "url": ui_url(identity, task),
+        "url": ui_url(emission.settings.base_url, identity, task),
         "task": task,
         "error": exception_error(context.get("exception")),
     }

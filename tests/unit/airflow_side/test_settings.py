@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from airflow_workflow_events import ConfigurationError
-from airflow_workflow_events.settings import Settings, base_url
+from airflow_workflow_events.settings import Settings
 
 SetOptions = Callable[..., None]
 
@@ -74,4 +74,4 @@ def test_the_uis_address_has_no_slash_at_its_end(
 ) -> None:
     set_options("api", base_url=value)
 
-    assert base_url() == url
+    assert Settings.load().base_url == url
