@@ -155,11 +155,10 @@ class PublishWorkflowEventOperator(BaseOperator):
         return report
 
     def _accepted(self, event: WorkflowEvent, settings: Settings, error: KafkaError) -> bool:
-        from airflow_workflow_events.outbox.store import Route
-        from airflow_workflow_events.relaying import HandOver, outbox_of
+        from airflow_workflow_events.relaying import HandOver, outbox_of, route_to
 
         outbox = outbox_of(settings)
-        route = Route(str(self.workflow_events_conn_id), text_or_none(self.topic))
+        route = route_to(settings, str(self.workflow_events_conn_id), text_or_none(self.topic))
         if outbox is None or not HandOver(outbox, "operator").accept(
             event, route, environment_is_default=False
         ):

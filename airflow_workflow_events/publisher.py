@@ -21,8 +21,8 @@ from airflow_workflow_events.events.model import WorkflowEvent, check_event_type
 from airflow_workflow_events.kafka.config import check_topic
 from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS, Outcome, lifecycle_event, run_identity
 from airflow_workflow_events.lifecycle.failures import QUESTION_SECONDS
-from airflow_workflow_events.outbox.store import Outbox, Route
-from airflow_workflow_events.relaying import METRICS, HandOver, outbox_of
+from airflow_workflow_events.outbox.store import Outbox
+from airflow_workflow_events.relaying import METRICS, HandOver, outbox_of, route_to
 from airflow_workflow_events.settings import MAX_TIMEOUT_SECONDS, Settings
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class _Attempt:
         self._hand_over = HandOver(outbox, publication.emitted_by)
         if not self._hand_over.accept(
             event,
-            Route(publication.conn_id, publication.topic),
+            route_to(self._settings, publication.conn_id, publication.topic),
             environment_is_default=publication.environment is None,
         ):
             return False

@@ -76,6 +76,14 @@ def _outbox(url: str, bounds: Bounds, topic: str) -> Outbox:
     return Outbox(OutboxDatabase(url), bounds, default_topic=topic)
 
 
+def route_to(settings: Settings, conn_id: str | None, topic: str | None) -> Route:
+    """Return where an event goes: whoever names the default connection goes the way of those who name none.
+
+    Events of one run keep their order within one route.
+    """
+    return Route(None if conn_id == settings.conn_id else conn_id, topic)
+
+
 def open_destination(conn_id: str | None) -> ProducerDestination:
     """Return what delivers through an Airflow connection; raises as looking it up does."""
     from airflow_workflow_events.hooks import WorkflowEventHook
@@ -84,7 +92,8 @@ def open_destination(conn_id: str | None) -> ProducerDestination:
     hook = WorkflowEventHook(conn_id or Settings.load().conn_id)
     environment = hook.fields.get("environment")
     # A broker that is away shows when something is delivered; until then it is no reason to look dead.
-    producer = hook.get_producer(connect=False, config=RELAY_OPTIONS)
+    # What it does not deliver stays in the outbox, and the relay says why, once.
+    producer = hook.get_producer(connect=False, failure_log_level=logging.DEBUG, config=RELAY_OPTIONS)
     return ProducerDestination(producer, None if environment is None else str(environment))
 
 

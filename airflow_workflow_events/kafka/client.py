@@ -57,13 +57,15 @@ class ProducerClient:
 
     Args:
         config: librdkafka's configuration, complete and checked.
+        failure_log_level: at which an event that was not delivered is logged. Default ``logging.ERROR``.
 
     Raises:
         ConfigurationError: librdkafka refuses the configuration.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], failure_log_level: int = logging.ERROR) -> None:
         self.config = dict(config)
+        self._failure_log_level = failure_log_level
         self.closed = True  # until it is open
         self._state_lock = threading.Lock()
         self._errors: deque[tuple[float, confluent_kafka.KafkaError]] = deque(maxlen=_KEPT_ERRORS)
@@ -273,7 +275,7 @@ class ProducerClient:
             return True
         left = self.flush(None if timeout is None else monotonic() + timeout)
         if left:
-            log.error("closing with %d event(s) undelivered after %s s", left, timeout)
+            log.log(self._failure_log_level, "closing with %d event(s) undelivered after %s s", left, timeout)
             self._producer.purge()  # each gets a report with its reason, and is logged by its id
             self._poller.flush(monotonic() + _PURGE_SECONDS)
         self._poller.stop()
@@ -305,7 +307,7 @@ class ProducerClient:
                 f"librdkafka refuses the configuration: {without_secrets(text, self.config)}"
             ) from None
         self._gate = threading.Lock()
-        self.reporter = Reporter(self.config)
+        self.reporter = Reporter(self.config, self._failure_log_level)
         self._guard = _Guard(self._producer, self.reporter)
         self._poller = Poller(self._guard, self.reporter.unwaited)
         self._errors.clear()
@@ -323,7 +325,7 @@ class ProducerClient:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
         self._state_lock = threading.Lock()  # another thread may have held the parent's
         self._gate = threading.Lock()
-        self.reporter = Reporter(self.config)
+        self.reporter = Reporter(self.config, self._failure_log_level)
         self._stale = True
 
     def _on_error(self, error: confluent_kafka.KafkaError) -> None:

@@ -24,10 +24,12 @@ class Reporter:
 
     Args:
         config: librdkafka's configuration, whose secrets are kept out of every text.
+        failure_log_level: at which an event that was not delivered is logged.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], failure_log_level: int) -> None:
         self._config = config
+        self._failure_log_level = failure_log_level
         self.unwaited: set[Waitable] = set()
         self.fatal: confluent_kafka.KafkaError | None = None
         """Why the client sends nothing any more, once it does not."""
@@ -50,7 +52,7 @@ class Reporter:
 
     def failure(self, event_id: str, topic: str, reason: WorkflowEventsError) -> DeliveryReport:
         """Log that an event was not delivered and return its report."""
-        log.error("event %s was not delivered to %s: %s", event_id, topic, reason)
+        log.log(self._failure_log_level, "event %s was not delivered to %s: %s", event_id, topic, reason)
         return DeliveryReport(event_id, topic, error=reason)
 
     def error(self, error: confluent_kafka.KafkaError) -> KafkaError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -69,6 +70,8 @@ class WorkflowEventProducer:
             ``config={"message.max.bytes": ...}`` and the topic's ``max.message.bytes`` raised as well.
         connect: whether to prove at construction that a broker answers. Default ``True``.
         connect_timeout_ms: the bound on that proof, in milliseconds. Default 10,000.
+        failure_log_level: at which an event that was not delivered is logged; lower it where whoever
+            publishes keeps the event and tries again. Default ``logging.ERROR``.
         config: any librdkafka options, by librdkafka's names; they win over the parameters above.
 
     Raises:
@@ -102,6 +105,7 @@ class WorkflowEventProducer:
         max_event_bytes: int = MAX_EVENT_BYTES,
         connect: bool = True,
         connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
+        failure_log_level: int = logging.ERROR,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._topic = check_topic(topic)
@@ -137,7 +141,7 @@ class WorkflowEventProducer:
             },
             config=config,
         )
-        self._client = ProducerClient(client_config)
+        self._client = ProducerClient(client_config, failure_log_level)
         if connect:
             try:
                 self._client.check_connection(connect_timeout_ms / 1000)

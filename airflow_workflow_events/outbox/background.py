@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 
 from airflow_workflow_events import metrics as names
@@ -34,6 +35,10 @@ _DIRECT_SECONDS = 5.0
 _SPARED_SECONDS = 5.0
 
 
+_Kept = tuple[WorkflowEvent, Route, bool]
+"""An event, where it goes, and whether a connection's environment replaces its own."""
+
+
 class BackgroundRelay:
     """Accepts events at once and delivers them from its own thread; accepting never raises or waits long.
 
@@ -58,7 +63,8 @@ class BackgroundRelay:
         self._poll_seconds = poll_seconds
         self._wake = threading.Event()
         self._stopped = threading.Event()
-        self._unaccepted: deque[tuple[WorkflowEvent, Route, bool]] = deque()
+        self._unaccepted: deque[_Kept] = deque()
+        self._unaccepted_lock = threading.Lock()
         self._spared_until = 0.0
         self._trouble: str | None = None
         self._next_beat = self._next_housekeeping = 0.0
@@ -93,7 +99,7 @@ class BackgroundRelay:
                 if dropped:
                     self._metrics.incr(names.DROPPED, dropped)
         if not accepted:
-            self._keep(event, route, environment_is_default)
+            self._keep((event, route, environment_is_default))
         self._wake.set()
         return accepted
 
@@ -112,12 +118,19 @@ class BackgroundRelay:
             self._thread.join(max(deadline - monotonic(), 0.0))
         return not self._thread.is_alive()
 
-    def _keep(self, event: WorkflowEvent, route: Route, environment_is_default: bool) -> None:
-        if len(self._unaccepted) >= _MAX_UNACCEPTED:
-            lost = self._unaccepted.popleft()[0]
+    def _keep(self, kept: _Kept) -> None:
+        lost = None
+        with self._unaccepted_lock:
+            if len(self._unaccepted) >= _MAX_UNACCEPTED:
+                lost = self._unaccepted.popleft()[0]
+            self._unaccepted.append(kept)
+        if lost is not None:
             self._metrics.incr(names.DROPPED)
             log.error("event %s is lost: neither the outbox nor Kafka takes events", lost.event_id)
-        self._unaccepted.append((event, route, environment_is_default))
+
+    def _done_with(self, kept: _Kept) -> None:
+        with self._unaccepted_lock, suppress(ValueError):  # it may have been dropped to make room meanwhile
+            self._unaccepted.remove(kept)
 
     def _report_trouble(self, error: OutboxError) -> None:
         """Count each failure, and log it when it is a new one."""
@@ -150,23 +163,26 @@ class BackgroundRelay:
 
     def _attempt_unaccepted(self) -> None:
         """Attempt what the outbox did not accept: by the outbox if it works again, else directly."""
-        while self._unaccepted:
-            event, route, environment_is_default = self._unaccepted[0]
-            try:
+        if not self._unaccepted:
+            return
+        with self._unaccepted_lock:
+            waiting = list(self._unaccepted)
+        try:
+            while waiting:
+                event, route, environment_is_default = waiting[0]
                 self._outbox.append(event, route, environment_is_default=environment_is_default)
-            except OutboxError:
-                break
-            self._unaccepted.popleft()
+                self._done_with(waiting.pop(0))
+        except OutboxError:
+            route = waiting[0][1]
         else:
             return
-        route = self._unaccepted[0][1]
-        batch = [kept for kept in list(self._unaccepted)[:_DIRECT_BATCH] if kept[1] == route]
+        batch = [kept for kept in waiting[:_DIRECT_BATCH] if kept[1] == route]
         done = self._relay.deliver_directly(
             route, [(event, is_default) for event, _, is_default in batch], _DIRECT_SECONDS
         )
         for kept, finished in zip(batch, done, strict=True):
             if finished:
-                self._unaccepted.remove(kept)
+                self._done_with(kept)
 
     def _look_after(self) -> None:
         now = monotonic()

@@ -18,6 +18,7 @@ from airflow_workflow_events import ConfigurationError, EmbeddedBroker, Workflow
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import KafkaConnectionError
 from airflow_workflow_events.operators import PublishWorkflowEventOperator
+from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Bounds, Outbox
 from airflow_workflow_events.publisher import Publication
@@ -27,6 +28,7 @@ from tests.events import make_event
 from tests.unit.airflow_side.connections import Connections
 from tests.unit.airflow_side.contexts import dag_context, task_context
 from tests.unit.airflow_side.lifecycle.test_translate import event_of as event_of_context
+from tests.waiting import await_condition
 
 Counts = Counter[tuple[str, str]]
 LogOf = Callable[[str], str]
@@ -147,8 +149,19 @@ def test_an_operator_may_have_what_kafka_does_not_take_accepted_by_the_outbox(
     [route] = outbox.routes()
     [entry] = outbox.claim(route, "test", lease_seconds=60, count=10)
     assert (entry.event_id, entry.environment_is_default) == (result["event_id"], False)
-    assert route == ("workflow_events_default", "orders")
+    assert route == (None, "orders")
     assert counters == {(names.ACCEPTED, "operator"): 1}
+
+
+def test_who_names_the_default_connection_and_who_names_none_share_a_route(
+    outbox: Outbox, dead_connection: str
+) -> None:
+    # Only within a route do the events of a run keep their order.
+    outbox.beat("host:1", "host", 1)
+    assert CALLBACK.publish(task_context())
+    execute(on_failure="outbox")
+    assert Publication(emitted_by="callback", conn_id="workflow_events_default").publish(dag_context())
+    assert outbox.routes() == [(None, None)]
 
 
 def test_an_operator_fails_where_the_outbox_does_not_accept_the_event_either(
@@ -240,7 +253,11 @@ def test_the_commands_relay_and_show_and_mend_what_is_parked(
 
 
 def test_a_relay_delivers_what_was_accepted_during_an_outage(
-    outbox: Outbox, connections: Connections, set_options: SetOptions
+    outbox: Outbox,
+    connections: Connections,
+    set_options: SetOptions,
+    caplog: pytest.LogCaptureFixture,
+    log_of: LogOf,
 ) -> None:
     with EmbeddedBroker(topics={"workflow-events": 4}) as broker:
         connections.add(
@@ -248,9 +265,18 @@ def test_a_relay_delivers_what_was_accepted_during_an_outage(
         )
         broker.take_down()
         assert Publication(emitted_by="callback", timeout_seconds=0.5).publish(dag_context())
-        relay = relaying.background_relay(outbox)
+        # It gives up its first attempt while the broker is still away.
+        relay = BackgroundRelay(outbox, Relay(outbox, relaying.open_destination, delivery_seconds=0.5))
         relay.start()
+        await_condition(
+            lambda: "takes no events" in log_of("outbox.relay"), timeout_seconds=20, what="a first attempt"
+        )
         broker.bring_up()
         [message] = embedded(broker).messages("workflow-events", 1, timeout_seconds=60)
         assert event_of(message).event_id == event_of_context(dag_context()).event_id
         assert relay.stop(20)
+    # The event is safe in the outbox: that it could not be delivered for a while is one warning, no error.
+    told = [
+        record for record in caplog.records if record.levelname == "ERROR" and "librdkafka" not in record.name
+    ]
+    assert [record.getMessage() for record in told] == []
