@@ -39,7 +39,7 @@ def listening(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
                 ),
             },
         )
-        deployment.await_dags({"plain_etl", "plain_that_opted_out", "plain_that_waits"})
+        deployment.await_dags({"plain_etl", "plain_that_opted_out", "plain_that_waits", "plain_with_secrets"})
         yield Airflow(deployment, embedded_broker)
 
 
@@ -93,6 +93,23 @@ def test_a_run_that_is_marked_by_hand_says_so(listening: Airflow) -> None:
     events = listening.events(run_id, 3)
     [failed] = [event for event in events if event.event_type == "workflow.failed"]
     assert failed.payload.data["reason"] == "marked_manually"
+
+
+def test_no_password_of_a_run_reaches_a_record_a_header_or_the_outbox(listening: Airflow) -> None:
+    canary = f"canary-{uuid.uuid4().hex}"
+    run_id = f"test__{uuid.uuid4()}"
+    deployment = listening.deployment
+    deployment.trigger("plain_with_secrets", run_id, conf={"password": canary}, note=f"password: {canary}")
+    assert deployment.await_run("plain_with_secrets", run_id) == "failed"
+    [failed] = [event for event in listening.events(run_id, 4) if event.event_type == "task.failed"]
+    error = failed.payload.data["error"]
+    assert error["message"] == "refused: postgresql://etl:***@warehouse/sales (password=***)"
+    assert failed.metadata.redacted == ["payload.data.error.message", "payload.data.error.stack_trace"]
+    for message in listening.broker.messages(DEFAULT_TOPIC, 4):
+        assert canary not in f"{message.value()!r} {message.headers()!r}"
+    files = list((deployment.home / "workflow_events").iterdir())
+    assert files
+    assert [file.name for file in files if canary.encode() in file.read_bytes()] == []
 
 
 def test_many_runs_lose_nothing_and_start_once(listening: Airflow) -> None:

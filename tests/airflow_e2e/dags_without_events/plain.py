@@ -39,3 +39,12 @@ with DAG("plain_that_waits", schedule=None):
 
 with DAG("plain_empty", schedule=None):
     pass
+
+with DAG("plain_with_secrets", schedule=None, params={"password": "set by the run"}):
+
+    @task
+    def log_in(params: dict[str, str] | None = None) -> None:
+        password = (params or {})["password"]
+        raise ConnectionError(f"refused: postgresql://etl:{password}@warehouse/sales (password={password})")
+
+    log_in()
