@@ -6,13 +6,14 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import broker, imports, latency, producing, report
+from benchmarks import backlog, broker, imports, latency, listening, producing, report
 from benchmarks.figures import figures
 
 
@@ -25,10 +26,34 @@ class Effort:
     publishes: int
     publish_rounds: int
     import_rounds: int
+    hooks: int
+    backlog: int
+    append_rounds: int
+    replayed: int
 
 
-_FULL = Effort(events=20_000, event_rounds=7, publishes=2_000, publish_rounds=5, import_rounds=15)
-_QUICK = Effort(events=5_000, event_rounds=3, publishes=500, publish_rounds=1, import_rounds=5)
+_FULL = Effort(
+    events=20_000,
+    event_rounds=7,
+    publishes=2_000,
+    publish_rounds=5,
+    import_rounds=15,
+    hooks=2_000,
+    backlog=1_000_000,
+    append_rounds=3,
+    replayed=100_000,
+)
+_QUICK = Effort(
+    events=5_000,
+    event_rounds=3,
+    publishes=500,
+    publish_rounds=1,
+    import_rounds=5,
+    hooks=400,
+    backlog=100_000,
+    append_rounds=1,
+    replayed=20_000,
+)
 
 
 def main() -> int:
@@ -43,8 +68,9 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     report.write_json(options.output / "benchmarks.json", measured, found)
     report.write_chart(options.output / "benchmarks.png", measured)
+    report.write_outbox_chart(options.output / "outbox.png", measured)
     console.print(report.table(found))
-    console.print(f"Written to {options.output}: benchmarks.json, benchmarks.png")
+    console.print(f"Written to {options.output}: benchmarks.json, benchmarks.png, outbox.png")
     missed = any(figure.verdict == "missed" for figure in found)
     return 1 if missed and options.check else 0
 
@@ -55,6 +81,8 @@ def measure(effort: Effort, console: Console) -> dict[str, Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         measured["imports"] = _imports(effort, progress)
+        measured["hooks"] = _hooks(effort, progress)
+        measured["outbox"] = _outbox(effort, progress)
         with broker.embedded() as servers:
             measured["cpu"]["embedded"] = _cpu(servers, producing.EMBEDDED, effort, progress)
             measured["latency"]["embedded"] = _latency(servers, latency.EMBEDDED, effort, progress)
@@ -97,6 +125,38 @@ def _latency(
             taken[name].extend(round(one, 7) for one in seconds)
         advance()
     return taken
+
+
+def _hooks(effort: Effort, progress: Progress) -> dict[str, dict[str, Any]]:
+    advance = _task(progress, "listeners", len(listening.CONDITIONS) * len(listening.CONTENDERS))
+    brokers = {
+        "up": broker.embedded,
+        "slow": partial(broker.embedded, listening.SLOW_MS),
+        "down": broker.down,
+        "silent": broker.silent,
+    }
+    taken: dict[str, dict[str, Any]] = {}
+    for condition in listening.CONDITIONS:
+        with brokers[condition]() as servers:
+            for name, one in listening.measure(servers, condition, effort.hooks):
+                taken.setdefault(condition, {})[name] = one
+                advance()
+    return taken
+
+
+def _outbox(effort: Effort, progress: Progress) -> dict[str, Any]:
+    advance = _task(progress, "outbox", 2 * effort.append_rounds + 2)
+    appends: dict[str, list[float]] = {"empty": [], "backlog": []}
+    for _ in range(effort.append_rounds):
+        for name, rows in (("empty", 0), ("backlog", effort.backlog)):
+            appends[name] += backlog.append(rows, effort.publishes)
+            advance()
+    with broker.embedded() as servers:
+        drain = backlog.drain(servers, effort.replayed)
+        advance()
+        memory = backlog.memory(servers, effort.replayed)
+        advance()
+    return {"appends": appends, "backlog": effort.backlog, "drain": drain, "memory": memory}
 
 
 def _task(progress: Progress, description: str, total: int) -> Callable[[], None]:

@@ -1,11 +1,13 @@
 """Brokers to measure against, each in a process of its own so that its CPU time is nobody's.
 
-As a program, ``python -m benchmarks.broker``, it is the embedded broker until its stdin is closed.
+As a program, ``python -m benchmarks.broker ROUND_TRIP_MS``, it is the embedded broker until its stdin is
+closed.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,10 +29,10 @@ class NoBrokerError(Exception):
 
 
 @contextmanager
-def embedded() -> Iterator[str]:
+def embedded(round_trip_ms: int = 0) -> Iterator[str]:
     """Run an embedded broker in another process; gives its bootstrap servers."""
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.broker"],
+        [sys.executable, "-m", "benchmarks.broker", str(round_trip_ms)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -40,6 +42,21 @@ def embedded() -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.stdin.close()
+
+
+@contextmanager
+def down() -> Iterator[str]:
+    """Give an address of this machine at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Give an address at which connections are taken and nothing is ever answered, as behind a black hole."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 @contextmanager
@@ -83,6 +100,7 @@ def _create_topic(servers: str) -> None:
 
 def main() -> None:
     with EmbeddedBroker(topics={TOPIC: PARTITIONS}) as broker:
+        broker.set_round_trip_ms(int(sys.argv[1]))
         print(broker.bootstrap_servers, flush=True)
         sys.stdin.read()
 

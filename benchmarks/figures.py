@@ -60,6 +60,8 @@ def figures(measured: dict[str, Any]) -> list[Figure]:
         *_cpu(_REAL, measured["cpu"].get("real", {}), missing),
         *_latency(_EMBEDDED, measured["latency"]["embedded"]),
         *_latency(_REAL, measured["latency"].get("real", {}), missing),
+        *_hooks(measured["hooks"]),
+        *_outbox(measured["outbox"]),
         *_imports(measured["imports"]),
     ]
 
@@ -106,6 +108,57 @@ def _latency(broker: str, measured: dict[str, list[float]], note: str = "") -> I
             "kafka-python send().get() / publish_event, p50",
             of["kafka_python"]["p50"] / of["ours"]["p50"],
         )
+
+
+_CONDITION = {
+    "up": "Kafka up",
+    "slow": "Kafka slow, 5 s an answer",
+    "down": "Kafka down",
+    "silent": "Kafka silent",
+}
+
+
+def _hooks(measured: dict[str, dict[str, Any]]) -> Iterator[Figure]:
+    for condition, of in measured.items():
+        group = f"On the scheduler's thread, {_CONDITION[condition]}"
+        ours, official = of["ours"], of["official"]
+        taken = percentiles(ours["seconds"])
+        yield Figure(group, "listener, p50", taken["p50"] * 1e3, "ms", at_most=0.3)
+        yield Figure(group, "listener, p99", taken["p99"] * 1e3, "ms", at_most=5)
+        yield Figure(group, "listener, longest", max(ours["seconds"]) * 1e3, "ms")
+        yield Figure(group, "official plugin, longest", max(official["seconds"]) * 1e3, "ms")
+        yield Figure(
+            group,
+            "listener: events delivered or kept",
+            100 * ours["accounted"] / ours["events"],
+            "%",
+            at_least=100,
+        )
+        yield Figure(
+            group, "official plugin: the same", 100 * official["accounted"] / official["events"], "%"
+        )
+
+
+def _outbox(measured: dict[str, Any]) -> Iterator[Figure]:
+    group = "Outbox, SQLite"
+    empty, full = (percentiles(measured["appends"][name]) for name in ("empty", "backlog"))
+    drain, memory = measured["drain"], measured["memory"]
+    yield Figure(group, "append, p50", empty["p50"] * 1e6, "us")
+    yield Figure(group, "append, p99", empty["p99"] * 1e6, "us")
+    behind = f"append behind a backlog of {measured['backlog']:,} / to an empty one"
+    yield Figure(group, f"{behind}, p50", full["p50"] / empty["p50"], at_most=1.2)
+    yield Figure(group, f"{behind}, p99", full["p99"] / empty["p99"])
+    yield Figure(
+        group,
+        f"relay, backlog of {drain['events']:,}",
+        drain["events"] / drain["seconds"],
+        "events/s",
+        at_least=15_000,
+    )
+    # What a process needs once it has done everything once, against what it needs at the end.
+    settled = next(size for number, size in memory if number >= drain["events"] // 5)
+    yield Figure(group, "resident memory at the end", memory[-1][1] / 1e6, "MB")
+    yield Figure(group, "the same / after a fifth of the events", memory[-1][1] / settled, at_most=1.05)
 
 
 def _imports(measured: dict[str, list[dict[str, Any]]]) -> Iterator[Figure]:

@@ -110,6 +110,38 @@ def write_chart(path: Path, measured: dict[str, Any]) -> None:
     plt.close(figure)
 
 
+def write_outbox_chart(path: Path, measured: dict[str, Any]) -> None:
+    """Draw how long listeners hold the scheduler's thread, and the memory of a relay that lives long."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (holds, memory) = plt.subplots(1, 2, figsize=(14, 4), layout="constrained")
+    hooks = measured["hooks"]
+    for offset, (name, label, colour) in enumerate(
+        (("official", "official plugin", _OTHERS), ("ours", "this package", _OURS))
+    ):
+        longest = [max(of[name]["seconds"]) * 1e3 for of in hooks.values()]
+        places = [row + (offset - 0.5) * 0.4 for row in range(len(hooks))]
+        bars = holds.barh(places, longest, height=0.38, color=colour, label=label)
+        holds.bar_label(bars, fmt="%.3g", padding=3)
+    holds.set_yticks(range(len(hooks)), [f"Kafka {condition}" for condition in hooks])
+    holds.set_xscale("log")
+    holds.set_title("Longest hold of the scheduler's thread, milliseconds", fontsize=11)
+    holds.legend(loc="lower right")
+    holds.invert_yaxis()
+    holds.margins(x=0.2)
+    samples = measured["outbox"]["memory"]
+    memory.plot([number for number, _ in samples], [size / 1e6 for _, size in samples], color=_OURS)
+    memory.set_ylim(bottom=0)
+    memory.set_title("Resident memory of a process by events relayed, MB", fontsize=11)
+    for axis in (holds, memory):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
