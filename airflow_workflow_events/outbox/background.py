@@ -9,18 +9,22 @@ import threading
 from collections import deque
 from contextlib import suppress
 from time import monotonic
+from types import TracebackType
+from typing import Self
 
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import OutboxError
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
 from airflow_workflow_events.outbox.relay import DELIVERY_SECONDS, Relay
-from airflow_workflow_events.outbox.store import Outbox, Route
+from airflow_workflow_events.outbox.store import DEFAULT_ROUTE, Outbox, Route
 
 log = logging.getLogger(__name__)
 
 #: How often the outbox is looked at for what other processes have appended, in seconds.
 POLL_SECONDS = 0.5
+#: How long ``with BackgroundRelay(...)`` may deliver at its end, in seconds.
+EXIT_SECONDS = 10.0
 #: A relay not heard of for so long is taken for dead, in seconds. While it waits for the brokers it says
 #: nothing.
 SILENCE_SECONDS = 3 * DELIVERY_SECONDS
@@ -41,6 +45,8 @@ _Kept = tuple[WorkflowEvent, Route, bool]
 
 class BackgroundRelay:
     """Accepts events at once and delivers them from its own thread; accepting never raises or waits long.
+
+    Use it with ``with``, or call :meth:`start` and :meth:`stop`. After a fork the child makes one of its own.
 
     Args:
         outbox: the outbox.
@@ -80,8 +86,25 @@ class BackgroundRelay:
         """Start the thread."""
         self._thread.start()
 
-    def accept(self, event: WorkflowEvent, route: Route, *, environment_is_default: bool) -> bool:
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(EXIT_SECONDS)
+
+    def accept(
+        self, event: WorkflowEvent, route: Route = DEFAULT_ROUTE, *, environment_is_default: bool = False
+    ) -> bool:
         """Put an event into the outbox, or, where that fails, keep it for a direct attempt by the thread.
+
+        Args:
+            event: the event.
+            route: where to. Default: the default connection and its topic.
+            environment_is_default: whether the destination's environment, if it has one, replaces the
+                event's. Default ``False``.
 
         Returns:
             Whether the outbox accepted it, and so whether it survives the end of this process.

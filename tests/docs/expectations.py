@@ -1,4 +1,4 @@
-"""What each snippet of ``docs/producer.md`` does, asserted right after it was executed.
+"""What each snippet of ``docs/producer.md`` and ``docs/outbox.md`` does, asserted right after it was executed.
 
 Keys are headings; ``(2)`` is the second block under a heading. A snippet without an entry fails a test.
 """
@@ -326,5 +326,11 @@ PRODUCER: dict[str, Check] = {
     "Performance Considerations > Connection Pooling": connection_pooling,
 }
 
+def outbox_delivered(run: Run) -> None:
+    expect(run, published=[run.names["event"]], printed="True 1 0")
+
+
+OUTBOX: dict[str, Check] = {"Accept, and relay": outbox_delivered}
+
 #: By document; another document's snippets need only be executed without an error.
-CHECKS: dict[str, dict[str, Check]] = {"docs/producer.md": PRODUCER}
+CHECKS: dict[str, dict[str, Check]] = {"docs/producer.md": PRODUCER, "docs/outbox.md": OUTBOX}
