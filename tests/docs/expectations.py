@@ -1,4 +1,4 @@
-"""What each snippet of ``docs/producer.md`` and ``docs/outbox.md`` does, asserted right after it was executed.
+"""What each snippet of ``docs/producer.md`` and ``docs/outbox.md`` does, asserted after it was executed.
 
 Keys are headings; ``(2)`` is the second block under a heading. A snippet without an entry fails a test.
 """
@@ -325,6 +325,7 @@ PRODUCER: dict[str, Check] = {
     "Performance Considerations > Batch Publishing (2)": all_events,
     "Performance Considerations > Connection Pooling": connection_pooling,
 }
+
 
 def outbox_delivered(run: Run) -> None:
     expect(run, published=[run.names["event"]], printed="True 1 0")
