@@ -11,6 +11,6 @@ from tests.docs.snippets import ROOT
 def test_every_metric_is_documented_and_no_other() -> None:
     names = {value for name, value in vars(metrics).items() if name.isupper()}
     documented = re.findall(
-        r"^\| `(workflow_events\.\w+)` \|", (ROOT / "docs" / "outbox.md").read_text(), re.M
+        r"^\| `(workflow_events\.\w+)` \|", (ROOT / "docs" / "outbox.md").read_text(), re.MULTILINE
     )
     assert sorted(documented) == sorted(names)
