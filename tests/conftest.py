@@ -7,6 +7,8 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -25,23 +27,30 @@ _MARKER = "real_kafka"
 _DESELECTED = pytest.StashKey[int]()
 
 
+@contextmanager
+def running_cluster(pytestconfig: pytest.Config, directory: Path, **options: Any) -> Iterator[KafkaCluster]:
+    """Run brokers of a test's own; skip the test, or fail where real Kafka is required, if there are none."""
+    try:
+        cluster = KafkaCluster(
+            kafka_jars(pytestconfig.rootpath / ".work" / "kafka-jars"), directory, **options
+        )
+        cluster.start()
+    except KafkaUnavailable as error:
+        _not_available(str(error))
+    except KafkaStartError as error:
+        _not_available(f"the broker did not start: {error}")
+    yield cluster
+    cluster.stop()
+
+
 @pytest.fixture(scope="session")
 def kafka_cluster(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[KafkaCluster]:
     """One real broker for the session, with an open and, where openssl is at hand, a secure listener."""
-    try:
-        jars = kafka_jars(pytestconfig.rootpath / ".work" / "kafka-jars")
-    except KafkaUnavailable as error:
-        _not_available(str(error))
     directory = tmp_path_factory.mktemp("kafka")
-    cluster = KafkaCluster(jars, directory, secure=shutil.which("openssl") is not None)
-    try:
-        cluster.start()
-    except KafkaStartError as error:
-        _not_available(f"the broker did not start: {error}")
-    yield cluster
-    cluster.stop()
+    with running_cluster(pytestconfig, directory, secure=shutil.which("openssl") is not None) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

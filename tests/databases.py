@@ -36,10 +36,7 @@ class PostgreSQL:
         data = self._folder / "data"
         data.mkdir(parents=True)
         if os.geteuid() == 0:
-            for parent in (data, *data.parents):
-                if parent == Path("/tmp"):
-                    break
-                parent.chmod(0o711)
+            self._let_in()
             shutil.chown(data, _SERVER_USER)
         self._run("initdb", "--pgdata", str(data), "--username", "tests", "--auth", "trust", "--no-sync")
         options = (
@@ -49,6 +46,8 @@ class PostgreSQL:
 
     def stop(self) -> None:
         """Stop the server at once."""
+        if os.geteuid() == 0:
+            self._let_in()  # another session of pytest has closed its base folder to others meanwhile
         self._run("pg_ctl", "stop", "-D", str(self._folder / "data"), "-m", "immediate")
 
     def new_database(self) -> str:
@@ -61,6 +60,13 @@ class PostgreSQL:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
         return f"postgresql://{server}/{name}"
+
+    def _let_in(self) -> None:
+        data = self._folder / "data"
+        for parent in (data, *data.parents):
+            if parent == Path("/tmp"):
+                break
+            parent.chmod(0o711)
 
     def _run(self, program: str, *arguments: str) -> None:
         user = _SERVER_USER if os.geteuid() == 0 else None

@@ -160,7 +160,7 @@ class BackgroundRelay:
         self._metrics.incr(names.OUTBOX_ERRORS)
         if str(error) != self._trouble:
             self._trouble = str(error)
-            log.error("events are attempted directly: %s", error)
+            log.error("%s; new events are attempted directly", error)
 
     def _run(self) -> None:
         while True:

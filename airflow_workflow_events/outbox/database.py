@@ -27,6 +27,9 @@ LOCK_TIMEOUT_MS = 250
 
 _CONNECT_TIMEOUT_SECONDS = 3
 _STATEMENT_TIMEOUT_MS = 5_000
+# A host cut off inside a transaction would keep its locks for as long as the server's TCP waits, which is
+# hours, and hold up every other relay and append. Less than the statements that wait for them may take.
+_IDLE_IN_TRANSACTION_MS = 3_000
 # Appending must not pay for a checkpoint, which takes milliseconds: the relay makes them. This is the size of
 # the log, in pages of 4 KiB, at which an append does it after all, because no relay seems to be running.
 _LAST_RESORT_CHECKPOINT_PAGES = 16_384
@@ -38,7 +41,9 @@ _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 
 
 class OutboxDatabase:
-    """A database with the outbox's tables; every call to it is bounded in time.
+    """A database with the outbox's tables; every call to it is bounded in time, by the database's means.
+
+    (A PostgreSQL server that is halted in the middle of its work keeps a call waiting, as it does Airflow's.)
 
     Args:
         url: SQLAlchemy's URL, ``sqlite:///file`` or ``postgresql://...``.
@@ -199,7 +204,15 @@ def _make_engine(url: URL) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-            "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+            # libpq's: a host that is gone is noticed in seconds, for which TCP alone takes many minutes.
+            "tcp_user_timeout": _STATEMENT_TIMEOUT_MS,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "options": (
+                f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} "
+                f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}"
+            ),
         },
     )
 

@@ -221,12 +221,19 @@ class Relay:
         timeout = self._delivery_seconds
         if deadline is not None:
             timeout = min(timeout, max(deadline - time.monotonic(), 0.001))
+        claimed_at = time.monotonic()
         entries = self.outbox.claim(
             route, self.owner, lease_seconds=_LEASE_SECONDS, count=self._batch, key=key
         )
         if not entries:
             return False
         events, unreadable = self._events(entries, destination.environment)
+        lease_left = claimed_at + _LEASE_SECONDS - time.monotonic()
+        if lease_left <= 0:
+            # This process stood still. Others have these by now, and perhaps what came after them as well.
+            self.outbox.settle(self.owner, retried=[(entry.seq, None, 0.0) for entry in entries])
+            return True
+        timeout = min(timeout, lease_left)
         errors = self._deliver(route, destination, [event for _, event in events], timeout)
         return self._settle(route, [entry for entry, _ in events], errors, unreadable, done)
 
