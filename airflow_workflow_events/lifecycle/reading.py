@@ -60,7 +60,9 @@ def get(source: object, name: str) -> Any:
     if source is None:
         return None
     try:
-        return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+        if type(source) is dict or isinstance(source, Mapping):  # the check of an abstract class takes long
+            return source.get(name)
+        return getattr(source, name, None)
     except Exception:  # noqa: BLE001 - see above
         return None
 

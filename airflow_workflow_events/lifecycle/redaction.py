@@ -139,10 +139,16 @@ def _collect(value: Any, texts: list[str]) -> bool:
     if kind is str:
         texts.append(value)
     elif kind is dict:
-        texts.extend(value)
-        return any(_hides(key) or _collect(item, texts) for key, item in value.items())
+        for key, item in value.items():
+            if _hides(key):
+                return True
+            texts.append(key)
+            if item is not None and _collect(item, texts):
+                return True
     elif kind is list:
-        return any(_collect(item, texts) for item in value)
+        for item in value:
+            if _collect(item, texts):
+                return True
     return False
 
 

@@ -29,6 +29,7 @@ EXIT_SECONDS = 10.0
 #: nothing.
 SILENCE_SECONDS = 3 * DELIVERY_SECONDS
 
+_LINGER_SECONDS = 0.01
 _BEAT_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 10.0
 # Events that the outbox did not accept wait here, in memory, for the thread to attempt them directly.
@@ -176,7 +177,10 @@ class BackgroundRelay:
                 log.exception("the relay goes on after")
             if stopping:
                 break
-            self._wake.wait(self._poll_seconds)
+            if self._wake.wait(self._poll_seconds):
+                # Events come in bursts, and whoever appends them should not have to share the database and
+                # the interpreter with the delivery of the first.
+                self._stopped.wait(_LINGER_SECONDS)
             self._wake.clear()
         try:
             self._relay.close()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
@@ -93,6 +94,29 @@ class OutboxDatabase:
                 yield connection
                 connection.commit()
 
+    def execute(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> int:
+        """Execute one statement by itself and return how many rows it touched.
+
+        SQLite's driver gets it directly: a scheduler's thread waits for this, and what SQLAlchemy does for a
+        single insert takes half as long as SQLite itself.
+
+        Raises:
+            OutboxUnavailableError: the database cannot be used; the message says why.
+        """
+        if self.kind != "sqlite":
+            with self.connect() as connection:
+                return connection.execute(statement, parameters).rowcount
+        with self._translated(), _no_fork_meanwhile(self.kind):
+            if not self._ready:
+                self._open()
+            pooled = self._engine_of_this_process().raw_connection()
+            try:
+                cursor = pooled.cursor()
+                cursor.execute(statement.text, parameters)
+                return cursor.rowcount
+            finally:
+                pooled.close()
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection whose statements take effect together, one such piece of work after another.
@@ -165,7 +189,7 @@ class OutboxDatabase:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             # SQLAlchemy's text repeats the parameters, which are the event.
             cause = getattr(error, "orig", None) or error
             reason = str(cause).strip().replace(self._url.password or "\0", "***")

@@ -183,9 +183,9 @@ class Outbox:
             "max_rows": self.bounds.max_rows,
             "max_bytes": self.bounds.max_bytes,
         }
+        if self.database.execute(statements.APPEND, row) > 0:
+            return 0
         with self.database.connect() as connection:
-            if connection.execute(statements.APPEND, row).rowcount > 0:
-                return 0
             if connection.execute(statements.IS_IN, row).first() is not None:
                 return 0
         if self.bounds.when_full == "refuse":
