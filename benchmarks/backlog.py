@@ -11,10 +11,12 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
-from airflow_workflow_events import WorkflowEventProducer
+from airflow_workflow_events import WorkflowEvent, WorkflowEventProducer
 from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDestination
 from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
@@ -25,6 +27,7 @@ from benchmarks.events import TOPIC
 
 _BOUNDS = Bounds(max_rows=5_000_000, max_bytes=1 << 40)
 _SAMPLES = 50
+_DAGS, _AT_ONCE, _OF_RUN = 300, 60, 8
 # Copies rows, under ids and places of their own: appending a million one by one would take minutes.
 _COPY = (
     "INSERT INTO workflow_events_outbox (id, aggregatetype, aggregateid, type, payload, topic, conn_id, "
@@ -52,7 +55,7 @@ def memory(servers: str, count: int) -> list[list[float]]:
 
 def _drain(folder: Path, servers: str, count: int) -> dict[str, Any]:
     outbox = _outbox(folder)
-    for event in events.events(count):
+    for event in _events(count):
         outbox.append(event)
     relay = Relay(outbox, lambda _conn_id: _destination(servers))
     relay.prepare()
@@ -67,7 +70,7 @@ def _drain(folder: Path, servers: str, count: int) -> dict[str, Any]:
 
 def _append(folder: Path, rows: int, appends: int) -> list[float]:
     outbox = _outbox(folder)
-    made = events.events(appends + 1_000)
+    made = list(_events(appends + 1_000))
     if rows:
         for event in made[-1_000:]:
             outbox.append(event)
@@ -89,18 +92,30 @@ def _memory(folder: Path, servers: str, count: int) -> list[list[float]]:
     relay = BackgroundRelay(outbox, Relay(outbox, lambda _conn_id: _destination(servers)))
     relay.start()
     samples: list[list[float]] = []
-    for number in range(count):
+    for number, event in enumerate(_events(count)):
         if number % (count // _SAMPLES) == 0:
             while outbox.totals().pending > 1_000:  # as fast as the relay delivers
                 time.sleep(0.01)
             samples.append([number, _resident_bytes()])
-        [event] = events.events(1)
-        event = event.model_copy(update={"event_id": f"event-{number}", "workflow_run_id": f"run-{number}"})
         relay.accept(event, DEFAULT_ROUTE, environment_is_default=False)
     if not relay.stop(60) or outbox.totals().pending:
         raise SystemExit(f"the relay did not end: {outbox.totals()}")
     samples.append([count, _resident_bytes()])
     return samples
+
+
+def _events(count: int) -> Iterator[WorkflowEvent]:
+    """Make events as hundreds of DAGs do: sixty runs at a time, of eight events each."""
+    [template] = events.events(1)
+    for number in range(count):
+        run = number // (_AT_ONCE * _OF_RUN) * _AT_ONCE + number % _AT_ONCE
+        yield template.model_copy(
+            update={
+                "event_id": str(uuid5(NAMESPACE_OID, str(number))),
+                "workflow_id": f"dag_{run % _DAGS}",
+                "workflow_run_id": f"scheduled__2026-11-22T00:00:00+00:00__{run}",
+            }
+        )
 
 
 def _outbox(folder: Path) -> Outbox:

@@ -16,7 +16,7 @@ from airflow_workflow_events.errors import (
 )
 from airflow_workflow_events.events import cloudevents
 from airflow_workflow_events.events.cloudevents import CloudEventsMode, Headers
-from airflow_workflow_events.events.json_values import to_json_object
+from airflow_workflow_events.events.json_values import ParsedJson, is_within_limits, to_json_object
 from airflow_workflow_events.events.model import WorkflowEvent
 
 #: An event never comes near the limits on the way: librdkafka refuses messages of 1,000,000 bytes
@@ -129,6 +129,9 @@ def decode(
         raise EventDecodeError(f"the value is a JSON {type(document).__name__}, not an object")
     if _is_structured(headers):
         document = _unwrap(document)
+    payload = document.get("payload")
+    if type(payload) is dict and type(payload.get("data")) is dict and is_within_limits(payload["data"]):
+        payload["data"] = ParsedJson(payload["data"])  # it need not be copied once more
     for name in _REQUIRED_ON_THE_WIRE:
         if document.get(name) is None:
             raise EventDecodeError(f"{name} is missing: without it the event cannot be told from another")

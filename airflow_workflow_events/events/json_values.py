@@ -29,10 +29,40 @@ MAX_DEPTH = 100
 #: The largest integer an IEEE 754 double can approximate has 1024 bits; beyond it other readers see Infinity.
 MAX_INTEGER_BITS = 1024
 
+_MAX_INTEGER = 2**MAX_INTEGER_BITS
 _NOT_FINITE = "is NaN or infinite, which JSON has no number for: use null"
 
 JsonValue = Any
 """``None``, ``bool``, ``int``, ``float``, ``str``, or a list or string-keyed dict of these."""
+
+
+class ParsedJson:
+    """An object that a JSON parser has just made, within these limits: converting it would change nothing.
+
+    Args:
+        content: the object, which nobody else holds.
+    """
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: dict[str, JsonValue]) -> None:
+        self.content = content
+
+
+def is_within_limits(value: JsonValue, depth: int = 0) -> bool:
+    """Whether what a JSON parser has made keeps :data:`MAX_DEPTH`, :data:`MAX_INTEGER_BITS` and is finite."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        if depth >= MAX_DEPTH:
+            return False
+        for item in value.values() if kind is dict else value:
+            # Most values are texts, and need no call.
+            if type(item) is not str and item is not None and not is_within_limits(item, depth + 1):
+                return False
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    return kind is not int or -_MAX_INTEGER < value < _MAX_INTEGER
 
 
 def to_json_object(value: object, path: str) -> dict[str, JsonValue]:

@@ -27,7 +27,7 @@ from pydantic.functional_validators import AfterValidator
 from pydantic_core import CoreSchema, core_schema
 
 from airflow_workflow_events.errors import ConfigurationError, EventValidationError
-from airflow_workflow_events.events.json_values import to_json_object, to_json_value
+from airflow_workflow_events.events.json_values import ParsedJson, to_json_object, to_json_value
 
 #: The version this package writes. A change that breaks readers of 1.x needs a new major version.
 SCHEMA_VERSION = "1.0"
@@ -156,7 +156,7 @@ class _Model(BaseModel):
 
 
 def _payload_data(value: object) -> dict[str, Any]:
-    return to_json_object(value, "payload.data")
+    return value.content if type(value) is ParsedJson else to_json_object(value, "payload.data")
 
 
 class WorkflowEventPayload(_Model):

@@ -14,10 +14,11 @@ APPEND = sa.text(
     "CAST(:created_at AS DOUBLE PRECISION) "
     "FROM workflow_events_outbox_totals "
     "WHERE total_rows < :max_rows AND total_bytes + :size_bytes <= :max_bytes "
-    "ON CONFLICT (id, conn_id, topic) DO NOTHING"
+    "ON CONFLICT (aggregateid, id, conn_id, topic) DO NOTHING"
 )
 IS_IN = sa.text(
-    "SELECT 1 FROM workflow_events_outbox WHERE id = :id AND conn_id = :conn_id AND topic = :topic"
+    "SELECT 1 FROM workflow_events_outbox WHERE aggregateid = :aggregateid AND id = :id "
+    "AND conn_id = :conn_id AND topic = :topic"
 )
 DROP_OLDEST = sa.text(
     "DELETE FROM workflow_events_outbox WHERE seq IN (SELECT seq FROM workflow_events_outbox "
@@ -45,8 +46,13 @@ CLAIMABLE = (
 )
 CLAIM_ANY = sa.text(CLAIMABLE.format(of_key=""))
 CLAIM_KEY = sa.text(CLAIMABLE.format(of_key="AND aggregateid = :key"))
-LEASE = sa.text("UPDATE workflow_events_outbox SET lease = :owner, next_attempt_at = :until WHERE seq = :seq")
-SETTLE = sa.text("DELETE FROM workflow_events_outbox WHERE seq = :seq")
+# One statement for all of a batch.
+LEASE = sa.text(
+    "UPDATE workflow_events_outbox SET lease = :owner, next_attempt_at = :until WHERE seq IN :seqs"
+).bindparams(sa.bindparam("seqs", expanding=True))
+SETTLE = sa.text("DELETE FROM workflow_events_outbox WHERE seq IN :seqs").bindparams(
+    sa.bindparam("seqs", expanding=True)
+)
 RETRY = sa.text(
     "UPDATE workflow_events_outbox SET lease = NULL, attempts = attempts + :failed, "
     "next_attempt_at = :at, last_error = coalesce(:error, last_error) WHERE seq = :seq AND lease = :owner"

@@ -228,7 +228,7 @@ class Outbox:
             if found:
                 connection.execute(
                     statements.LEASE,
-                    [{"seq": row[0], "owner": owner, "until": now + lease_seconds} for row in found],
+                    {"seqs": [row[0] for row in found], "owner": owner, "until": now + lease_seconds},
                 )
         return [OutboxEntry(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in found]
 
@@ -253,8 +253,8 @@ class Outbox:
         """
         with self.database.transaction() as connection:
             now = self._now(connection)
-            if gone := [{"seq": seq} for seq in delivered]:
-                connection.execute(statements.SETTLE, gone)
+            if gone := list(delivered):
+                connection.execute(statements.SETTLE, {"seqs": gone})
             if parked:
                 connection.execute(
                     statements.PARK,

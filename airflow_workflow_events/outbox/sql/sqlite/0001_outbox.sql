@@ -18,7 +18,9 @@ CREATE TABLE workflow_events_outbox (
     parked_at REAL
 );
 --;
-CREATE UNIQUE INDEX workflow_events_outbox_once ON workflow_events_outbox (id, conn_id, topic);
+-- An event is in it once per route. Ids are random, and so would be the pages that taking out a batch touches;
+-- what happened together lies together by its run.
+CREATE UNIQUE INDEX workflow_events_outbox_once ON workflow_events_outbox (aggregateid, id, conn_id, topic);
 --;
 CREATE INDEX workflow_events_outbox_route ON workflow_events_outbox (conn_id, topic, seq) WHERE parked_at IS NULL;
 --;
