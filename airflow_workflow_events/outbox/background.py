@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from airflow_workflow_events import metrics as names
-from airflow_workflow_events.errors import OutboxError
+from airflow_workflow_events.errors import OutboxError, OutboxFullError
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
 from airflow_workflow_events.outbox.relay import DELIVERY_SECONDS, Relay
@@ -38,6 +38,8 @@ _DIRECT_BATCH = 250
 _DIRECT_SECONDS = 5.0
 # While the outbox cannot be used, the thread that appends must not wait for its locks again and again.
 _SPARED_SECONDS = 5.0
+# The same trouble is logged again only after it has not been seen for so long.
+_SAME_TROUBLE_SECONDS = 60.0
 
 
 _Kept = tuple[WorkflowEvent, Route, bool]
@@ -73,7 +75,8 @@ class BackgroundRelay:
         self._unaccepted: deque[_Kept] = deque()
         self._unaccepted_lock = threading.Lock()
         self._spared_until = 0.0
-        self._trouble: str | None = None
+        self._troubles: dict[str, float] = {}
+        self._troubles_lock = threading.Lock()
         self._next_beat = self._next_housekeeping = 0.0
         self._thread = threading.Thread(target=self._run, name="workflow-events-relay", daemon=True)
         self._pid = os.getpid()
@@ -113,15 +116,11 @@ class BackgroundRelay:
         accepted = False
         if monotonic() >= self._spared_until:
             try:
-                dropped = self._outbox.append(event, route, environment_is_default=environment_is_default)
+                self._append((event, route, environment_is_default))
                 accepted = True
             except OutboxError as error:
                 self._spared_until = monotonic() + _SPARED_SECONDS
                 self._report_trouble(error)
-            else:
-                self._metrics.incr(names.ACCEPTED)
-                if dropped:
-                    self._metrics.incr(names.DROPPED, dropped)
         if not accepted:
             self._keep((event, route, environment_is_default))
         self._wake.set()
@@ -142,6 +141,14 @@ class BackgroundRelay:
             self._thread.join(max(deadline - monotonic(), 0.0))
         return not self._thread.is_alive()
 
+    def _append(self, kept: _Kept) -> None:
+        event, route, environment_is_default = kept
+        dropped = self._outbox.append(event, route, environment_is_default=environment_is_default)
+        self._metrics.incr(names.ACCEPTED)
+        if dropped:
+            log.error("the outbox was full: its %d oldest event(s) were dropped", dropped)
+            self._metrics.incr(names.DROPPED, dropped)
+
     def _keep(self, kept: _Kept) -> None:
         lost = None
         with self._unaccepted_lock:
@@ -158,10 +165,15 @@ class BackgroundRelay:
 
     def _report_trouble(self, error: OutboxError) -> None:
         """Count each failure, and log it when it is a new one."""
-        self._metrics.incr(names.OUTBOX_ERRORS)
-        if str(error) != self._trouble:
-            self._trouble = str(error)
-            log.error("%s; new events are attempted directly", error)
+        self._metrics.incr(names.DROPPED if isinstance(error, OutboxFullError) else names.OUTBOX_ERRORS)
+        text, now = str(error), monotonic()
+        with self._troubles_lock:
+            # A round that only reads works on a full disk and on a locked file: no end of the trouble.
+            recent = {old: at for old, at in self._troubles.items() if now - at < _SAME_TROUBLE_SECONDS}
+            is_new = text not in recent
+            self._troubles = recent | {text: now}
+        if is_new:
+            log.error("%s; new events are attempted directly", text)
 
     def _run(self) -> None:
         while True:
@@ -170,7 +182,6 @@ class BackgroundRelay:
                 self._attempt_unaccepted()
                 self._relay.drain()
                 self._look_after()
-                self._trouble = None
             except OutboxError as error:
                 self._report_trouble(error)
             except Exception:
@@ -196,8 +207,7 @@ class BackgroundRelay:
             waiting = list(self._unaccepted)
         try:
             while waiting:
-                event, route, environment_is_default = waiting[0]
-                self._outbox.append(event, route, environment_is_default=environment_is_default)
+                self._append(waiting[0])
                 self._done_with(waiting.pop(0))
         except OutboxError:
             route = waiting[0][1]

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,7 +87,7 @@ class OutboxDatabase:
         Raises:
             OutboxUnavailableError: the database cannot be used; the message says why.
         """
-        with self._translated(), _no_fork_meanwhile(self.kind):
+        with self._translated(), _no_fork_meanwhile(self.kind), self._renewed_after_errors():
             if not self._ready:
                 self._open()
             with self._engine_of_this_process().connect() as connection:
@@ -106,7 +106,7 @@ class OutboxDatabase:
         if self.kind != "sqlite":
             with self.connect() as connection:
                 return connection.execute(statement, parameters).rowcount
-        with self._translated(), _no_fork_meanwhile(self.kind):
+        with self._translated(), _no_fork_meanwhile(self.kind), self._renewed_after_errors():
             if not self._ready:
                 self._open()
             pooled = self._engine_of_this_process().raw_connection()
@@ -186,6 +186,15 @@ class OutboxDatabase:
                 )
 
     @contextmanager
+    def _renewed_after_errors(self) -> Iterator[None]:
+        """Open the file anew after an error: a connection made while it was read-only would stay so."""
+        try:
+            yield
+        except (sa.exc.DBAPIError, sqlite3.Error):
+            self.leave_file()
+            raise
+
+    @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
@@ -196,6 +205,12 @@ class OutboxDatabase:
             raise OutboxUnavailableError(
                 f"the outbox at {self.name} cannot be used ({type(cause).__name__}: {reason})"
             ) from None
+
+    def leave_file(self) -> None:
+        """Close SQLite's connections; the next call opens new ones."""
+        if self.kind == "sqlite" and self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
 
     def leave_to_parent(self) -> None:
         """In the child of a fork: forget the parent's connections without touching them."""
@@ -256,7 +271,10 @@ def _journal_mode(connection: Connection) -> str:
 def _make_file(path: Path) -> None:
     """Make the file readable by its owner alone, unless somebody has made it already."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY))  # SQLite's other files follow this one
+    # One that exists is not even opened: closing it would end every lock that this process has on it, those
+    # of SQLite's own connections too, and others would then take its log for nobody's, and remove it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))  # SQLite's others follow it
 
 
 def _schema_steps(kind: str) -> dict[int, list[str]]:
@@ -273,6 +291,8 @@ def _schema_steps(kind: str) -> dict[int, list[str]]:
 _gate = threading.RLock()
 _GATE_SECONDS = 2.0
 _held_for_fork = threading.local()
+# Where a fork could not wait for that: see _before_fork.
+_inherits_locks = False
 _databases: weakref.WeakSet[OutboxDatabase] = weakref.WeakSet()
 _inherited: list[Engine] = []
 
@@ -282,6 +302,10 @@ def _no_fork_meanwhile(kind: str) -> Iterator[None]:
     if kind != "sqlite":
         yield
         return
+    if _inherits_locks:
+        raise OutboxUnavailableError(
+            "this process was forked in the middle of its parent's use of the outbox"
+        )
     gate = _gate
     if not gate.acquire(timeout=_GATE_SECONDS):
         raise OutboxUnavailableError("another thread has kept the outbox busy for too long")
@@ -293,6 +317,12 @@ def _no_fork_meanwhile(kind: str) -> Iterator[None]:
 
 def _before_fork() -> None:
     _held_for_fork.value = _gate.acquire(timeout=_GATE_SECONDS)
+    if _held_for_fork.value:
+        # SQLite remembers in a process which locks it has, and a child has none of its parent's: one that
+        # inherits this memory never takes any, and others remove the log that it writes to.
+        for database in list(_databases):
+            with suppress(Exception):
+                database.leave_file()
 
 
 def _after_fork_in_parent() -> None:
@@ -301,8 +331,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _gate  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    global _gate, _inherits_locks  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _gate = threading.RLock()
+    _inherits_locks = not getattr(_held_for_fork, "value", False)
     for database in list(_databases):
         database.leave_to_parent()
 
