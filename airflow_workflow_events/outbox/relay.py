@@ -35,6 +35,7 @@ BATCH = 250
 DELIVERY_SECONDS = 20.0
 # Longer than a delivery can take, so that nobody else sends what is still under way.
 _LEASE_SECONDS = 3 * DELIVERY_SECONDS
+_MOST_DOUBLINGS = 2
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 _YIELD_EVERY = 50
@@ -111,7 +112,8 @@ class Relay:
         outbox: the outbox.
         open_destination: makes what delivers, by connection.
         metrics: where to count. Default: nowhere.
-        delivery_seconds: how long the brokers may take over a batch, in seconds. Default 20.
+        delivery_seconds: how long the brokers may take over a batch, in seconds; after a failure up to four
+            times as long. Default 20.
         batch: how many entries are claimed at once. Default 250.
     """
 
@@ -210,6 +212,16 @@ class Relay:
         backoff = self._backoffs.get(route)
         return backoff is not None and time.monotonic() < backoff.until
 
+    def _patience(self, route: Route) -> float:
+        """How long the brokers may take over a batch: longer, where they took too long before.
+
+        A new producer asks several things before its first event leaves, eight answers' time in all, and one
+        that is given up in the middle would begin anew for ever.
+        """
+        backoff = self._backoffs.get(route)
+        failures = 0 if backoff is None else backoff.failures
+        return self._delivery_seconds * float(2 ** min(failures, _MOST_DOUBLINGS))
+
     def _drain_once(self, route: Route, deadline: float | None, key: str | None, done: Drained) -> bool:
         """Handle one batch; return whether there may be more to do at once."""
         if self._backs_off(route):
@@ -218,17 +230,18 @@ class Relay:
         destination = self._destination(route)
         if destination is None:
             return False
-        timeout = self._delivery_seconds
+        timeout = self._patience(route)
+        lease_seconds = _LEASE_SECONDS + timeout - self._delivery_seconds
         if deadline is not None:
             timeout = min(timeout, max(deadline - time.monotonic(), 0.001))
         claimed_at = time.monotonic()
         entries = self.outbox.claim(
-            route, self.owner, lease_seconds=_LEASE_SECONDS, count=self._batch, key=key
+            route, self.owner, lease_seconds=lease_seconds, count=self._batch, key=key
         )
         if not entries:
             return False
         events, unreadable = self._events(entries, destination.environment)
-        lease_left = claimed_at + _LEASE_SECONDS - time.monotonic()
+        lease_left = claimed_at + lease_seconds - time.monotonic()
         if lease_left <= 0:
             # This process stood still. Others have these by now, and perhaps what came after them as well.
             self.outbox.settle(self.owner, retried=[(entry.seq, None, 0.0) for entry in entries])

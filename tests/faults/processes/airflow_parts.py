@@ -59,6 +59,13 @@ class AirflowParts(AirflowDeployment):
                 start_new_session=True,
             )
 
+    def stop(self) -> None:
+        """End every process at once: nothing of it is kept."""
+        for process in self._processes.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        super().stop()
+
     def end_part(self, name: str) -> None:
         """End a process the way an operator does, and whatever it leaves behind."""
         process = self._processes.pop(name)

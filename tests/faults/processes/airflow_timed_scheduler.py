@@ -27,7 +27,7 @@ def main(file: str) -> None:
     instance: Any = METRICS
     instance.timing = timing
     sys.argv[1:] = ["scheduler"]
-    airflow()
+    airflow()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
