@@ -13,7 +13,12 @@ from types import TracebackType
 from typing import Self
 
 from airflow_workflow_events import metrics as names
-from airflow_workflow_events.errors import OutboxError, OutboxFullError
+from airflow_workflow_events.errors import (
+    EventSerializationError,
+    OutboxError,
+    OutboxFullError,
+    WorkflowEventsError,
+)
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
 from airflow_workflow_events.outbox.relay import DELIVERY_SECONDS, Relay
@@ -113,6 +118,8 @@ class BackgroundRelay:
         Returns:
             Whether the outbox accepted it, and so whether it survives the end of this process.
         """
+        if self._pid != os.getpid():
+            return self._accept_in_child(event, route, environment_is_default)
         accepted = False
         if monotonic() >= self._spared_until:
             try:
@@ -121,10 +128,26 @@ class BackgroundRelay:
             except OutboxError as error:
                 self._spared_until = monotonic() + _SPARED_SECONDS
                 self._report_trouble(error)
+            except EventSerializationError as error:  # changed after it was built: nobody can deliver it
+                self._metrics.incr(names.FAILED)
+                log.error("%s", error)
+                return False
         if not accepted:
             self._keep((event, route, environment_is_default))
         self._wake.set()
         return accepted
+
+    def _accept_in_child(self, event: WorkflowEvent, route: Route, environment_is_default: bool) -> bool:
+        """In the child of a fork: there is no thread, and a lock may be that of one in the parent."""
+        try:
+            self._append((event, route, environment_is_default))
+        except WorkflowEventsError as error:
+            self._metrics.incr(names.FAILED)
+            log.error(
+                "event %s was not accepted, and a forked process has no relay: %s", event.event_id, error
+            )
+            return False
+        return True
 
     def stop(self, timeout: float) -> bool:
         """Deliver for at most ``timeout`` seconds, then end; what is left is in the outbox for other relays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -294,6 +295,33 @@ def test_a_background_relay_delivers_what_it_is_given_and_says_that_it_lives(
     assert outbox.relays(60) == []
     assert metrics.counts == {names.ACCEPTED: 1, names.PUBLISHED: 1}
     assert metrics.gauges[names.OUTBOX_DEPTH] == 0
+
+
+def test_an_event_that_was_changed_into_no_json_is_refused_and_counted(
+    make_outbox: MakeOutbox, faulty: EmbeddedBroker
+) -> None:
+    outbox, metrics = make_outbox(), Counting()
+    event = make_event()
+    event.payload.data["broken"] = object()
+    with BackgroundRelay(
+        outbox, Relay(outbox, opening(faulty.bootstrap_servers)), metrics=metrics
+    ) as background:
+        assert background.accept(event) is False
+        assert background.accept(make_event()) is True
+    assert metrics.counts[names.FAILED] == 1
+
+
+def test_a_child_of_a_fork_has_its_events_accepted_though_it_has_no_relay(
+    make_outbox: MakeOutbox, faulty: EmbeddedBroker
+) -> None:
+    outbox = make_outbox()
+    with BackgroundRelay(outbox, Relay(outbox, opening(faulty.bootstrap_servers))) as background:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if background.accept(make_event(event_id="of the child")) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        [message] = brokers.embedded(faulty).messages(TOPIC, 1)
+    assert event_of(message).event_id == "of the child"
 
 
 def test_what_another_process_appends_is_delivered_too(

@@ -14,7 +14,7 @@ from tests.events import make_event
 
 MODES = tuple(CloudEventsMode)
 BINARY = CloudEventsMode.BINARY
-VALID: dict[str, Any] = json.loads(to_json(make_event()))
+VALID: dict[str, Any] = json.loads(to_json(make_event(event_id="e-1", timestamp="2026-11-24T00:00:00Z")))
 
 
 @pytest.mark.parametrize("mode", MODES)
