@@ -125,11 +125,11 @@ def write_outbox_chart(path: Path, measured: dict[str, Any]) -> None:
         longest = [max(of[name]["seconds"]) * 1e3 for of in hooks.values()]
         places = [row + (offset - 0.5) * 0.4 for row in range(len(hooks))]
         bars = holds.barh(places, longest, height=0.38, color=colour, label=label)
-        holds.bar_label(bars, fmt="%.3g", padding=3)
+        holds.bar_label(bars, labels=[f"{one:,.0f}" for one in longest], padding=3)
     holds.set_yticks(range(len(hooks)), [f"Kafka {condition}" for condition in hooks])
     holds.set_xscale("log")
     holds.set_title("Longest hold of the scheduler's thread, milliseconds", fontsize=11)
-    holds.legend(loc="lower right")
+    holds.legend(loc="upper right")
     holds.invert_yaxis()
     holds.margins(x=0.2)
     samples = measured["outbox"]["memory"]
