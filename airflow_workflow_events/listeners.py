@@ -24,8 +24,9 @@ from airflow_workflow_events.lifecycle import lifecycle_event
 from airflow_workflow_events.lifecycle.choice import Choice
 from airflow_workflow_events.lifecycle.reading import enum_value, get, text_or_none
 from airflow_workflow_events.outbox.background import BackgroundRelay
+from airflow_workflow_events.outbox.entries import Route
 from airflow_workflow_events.outbox.relay import Relay
-from airflow_workflow_events.outbox.store import Outbox, Route
+from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.relaying import METRICS, HandOver, background_relay, open_destination, outbox_of
 from airflow_workflow_events.settings import Settings
 

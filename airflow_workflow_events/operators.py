@@ -36,7 +36,8 @@ class PublishWorkflowEventOperator(BaseOperator):
         event_type: what happened: an :class:`~airflow_workflow_events.EventType` or a domain's own dotted
             type, e.g. ``"orders.loaded"``. Templated.
         data: ``payload.data``: a mapping, or a pydantic model or dataclass, with templates at any depth of
-            mappings and sequences. Default: empty. Templated.
+            mappings and sequences. What looks like a secret in it is masked, and named in
+            ``metadata.redacted``. Default: empty. Templated.
         workflow_id: Default: the DAG's id. Templated.
         workflow_run_id: Default: the run's id. Templated.
         topic: where to. Default: the connection's topic. Templated.

@@ -17,8 +17,9 @@ from airflow_workflow_events.errors import OutboxError, OutboxFullError
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
+from airflow_workflow_events.outbox.entries import Bounds, Route
 from airflow_workflow_events.outbox.relay import Relay
-from airflow_workflow_events.outbox.store import Bounds, Outbox, Route
+from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ def route_to(settings: Settings, conn_id: str | None, topic: str | None) -> Rout
     """Return where an event goes: whoever names the default connection goes the way of those who name none.
 
     Events of one run keep their order within one route.
+
+    Args:
+        settings: the ``[workflow_events]`` options.
+        conn_id: the connection; ``None`` for the default.
+        topic: the topic; ``None`` for the connection's.
     """
     return Route(None if conn_id == settings.conn_id else conn_id, topic)
 

@@ -9,7 +9,7 @@ from typing import Any, Self, cast, get_args
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_workflow_events.errors import ConfigurationError
-from airflow_workflow_events.outbox.store import Bounds, WhenFull
+from airflow_workflow_events.outbox.entries import Bounds, WhenFull
 from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS
 from airflow_workflow_events.selection import Selection
 

@@ -20,10 +20,12 @@ from airflow_workflow_events import WorkflowEvent, WorkflowEventProducer
 from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDestination
 from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
+from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Bounds
 from airflow_workflow_events.outbox.relay import Relay
-from airflow_workflow_events.outbox.store import DEFAULT_ROUTE, Bounds, Outbox
+from airflow_workflow_events.outbox.store import Outbox
 from benchmarks import children, events
 from benchmarks.events import TOPIC
+from tests.waiting import await_condition
 
 _BOUNDS = Bounds(max_rows=5_000_000, max_bytes=1 << 40)
 _SAMPLES = 50
@@ -94,8 +96,9 @@ def _memory(folder: Path, servers: str, count: int) -> list[list[float]]:
     samples: list[list[float]] = []
     for number, event in enumerate(_events(count)):
         if number % (count // _SAMPLES) == 0:
-            while outbox.totals().pending > 1_000:  # as fast as the relay delivers
-                time.sleep(0.01)
+            await_condition(  # as fast as the relay delivers
+                lambda: outbox.totals().pending <= 1_000, timeout_seconds=60, what="the relay to catch up"
+            )
             samples.append([number, _resident_bytes()])
         relay.accept(event, DEFAULT_ROUTE, environment_is_default=False)
     if not relay.stop(60) or outbox.totals().pending:

@@ -17,6 +17,7 @@ from airflow_workflow_events import EmbeddedBroker
 from tests import broker as brokers
 from tests.broker import Broker, Consume
 from tests.brokers.jvm import KafkaCluster, KafkaStartError, KafkaUnavailable, SecureListener, kafka_jars
+from tests.databases import PostgreSQL
 
 #: Addresses of a Kafka to test against instead of starting one.
 SERVERS_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
@@ -95,6 +96,15 @@ def secure_listener(kafka_cluster: KafkaCluster, request: pytest.FixtureRequest)
         _not_available("openssl is not on the PATH")
     request.node.user_properties.append(("kafka", "jvm"))
     return kafka_cluster.secure
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for the session."""
+    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

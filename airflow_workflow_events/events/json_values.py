@@ -50,7 +50,12 @@ class ParsedJson:
 
 
 def is_within_limits(value: JsonValue, depth: int = 0) -> bool:
-    """Whether what a JSON parser has made keeps :data:`MAX_DEPTH`, :data:`MAX_INTEGER_BITS` and is finite."""
+    """Whether what a JSON parser has made keeps :data:`MAX_DEPTH`, :data:`MAX_INTEGER_BITS` and is finite.
+
+    Args:
+        value: the value.
+        depth: how many levels it lies deep. Default 0.
+    """
     kind = type(value)
     if kind is dict or kind is list:
         if depth >= MAX_DEPTH:

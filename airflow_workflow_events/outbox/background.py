@@ -21,8 +21,9 @@ from airflow_workflow_events.errors import (
 )
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
+from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Route
 from airflow_workflow_events.outbox.relay import DELIVERY_SECONDS, Relay
-from airflow_workflow_events.outbox.store import DEFAULT_ROUTE, Outbox, Route
+from airflow_workflow_events.outbox.store import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ POLL_SECONDS = 0.5
 #: How long ``with BackgroundRelay(...)`` may deliver at its end, in seconds.
 EXIT_SECONDS = 10.0
 #: A relay not heard of for so long is taken for dead, in seconds. While it waits for the brokers it says
-#: nothing.
+#: nothing; where they take even longer, others attempt their own events meanwhile, each within its bound.
 SILENCE_SECONDS = 3 * DELIVERY_SECONDS
 
 _LINGER_SECONDS = 0.01
@@ -128,9 +129,8 @@ class BackgroundRelay:
             except OutboxError as error:
                 self._spared_until = monotonic() + _SPARED_SECONDS
                 self._report_trouble(error)
-            except EventSerializationError as error:  # changed after it was built: nobody can deliver it
-                self._metrics.incr(names.FAILED)
-                log.error("%s", error)
+            except EventSerializationError as error:
+                self._give_up(error)
                 return False
         if not accepted:
             self._keep((event, route, environment_is_default))
@@ -171,6 +171,11 @@ class BackgroundRelay:
         if dropped:
             log.error("the outbox was full: its %d oldest event(s) were dropped", dropped)
             self._metrics.incr(names.DROPPED, dropped)
+
+    def _give_up(self, error: EventSerializationError) -> None:
+        """Count and log an event that was changed after it was built into something nobody can deliver."""
+        self._metrics.incr(names.FAILED)
+        log.error("%s", error)
 
     def _keep(self, kept: _Kept) -> None:
         lost = None
@@ -230,7 +235,10 @@ class BackgroundRelay:
             waiting = list(self._unaccepted)
         try:
             while waiting:
-                self._append(waiting[0])
+                try:
+                    self._append(waiting[0])
+                except EventSerializationError as error:
+                    self._give_up(error)
                 self._done_with(waiting.pop(0))
         except OutboxError:
             route = waiting[0][1]

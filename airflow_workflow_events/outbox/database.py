@@ -87,12 +87,9 @@ class OutboxDatabase:
         Raises:
             OutboxUnavailableError: the database cannot be used; the message says why.
         """
-        with self._translated(), _no_fork_meanwhile(self.kind), self._renewed_after_errors():
-            if not self._ready:
-                self._open()
-            with self._engine_of_this_process().connect() as connection:
-                yield connection
-                connection.commit()
+        with self._usable(), self._engine_of_this_process().connect() as connection:
+            yield connection
+            connection.commit()
 
     def execute(self, statement: sa.TextClause, parameters: Mapping[str, Any]) -> int:
         """Execute one statement by itself and return how many rows it touched.
@@ -100,15 +97,17 @@ class OutboxDatabase:
         SQLite's driver gets it directly: a scheduler's thread waits for this, and what SQLAlchemy does for a
         single insert takes half as long as SQLite itself.
 
+        Args:
+            statement: an SQL text that both kinds of database read.
+            parameters: its values, by name.
+
         Raises:
             OutboxUnavailableError: the database cannot be used; the message says why.
         """
         if self.kind != "sqlite":
             with self.connect() as connection:
                 return connection.execute(statement, parameters).rowcount
-        with self._translated(), _no_fork_meanwhile(self.kind), self._renewed_after_errors():
-            if not self._ready:
-                self._open()
+        with self._usable():
             pooled = self._engine_of_this_process().raw_connection()
             try:
                 cursor = pooled.cursor()
@@ -184,6 +183,14 @@ class OutboxDatabase:
                 connection.execute(
                     sa.text("INSERT INTO workflow_events_outbox_schema VALUES (:number)"), {"number": number}
                 )
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Have the tables there, and errors in this package's words."""
+        with self._translated(), _no_fork_meanwhile(self.kind), self._renewed_after_errors():
+            if not self._ready:
+                self._open()
+            yield
 
     @contextmanager
     def _renewed_after_errors(self) -> Iterator[None]:
@@ -321,7 +328,7 @@ def _before_fork() -> None:
         # SQLite remembers in a process which locks it has, and a child has none of its parent's: one that
         # inherits this memory never takes any, and others remove the log that it writes to.
         for database in list(_databases):
-            with suppress(Exception):
+            with suppress(Exception):  # whatever it is, a process must be able to fork
                 database.leave_file()
 
 
@@ -333,7 +340,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _gate, _inherits_locks  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _gate = threading.RLock()
-    _inherits_locks = not getattr(_held_for_fork, "value", False)
+    _inherits_locks = _inherits_locks or not getattr(_held_for_fork, "value", False)
     for database in list(_databases):
         database.leave_to_parent()
 

@@ -7,9 +7,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 from uuid import uuid4
 
 from airflow_workflow_events import metrics as names
@@ -25,7 +24,9 @@ from airflow_workflow_events.errors import (
 from airflow_workflow_events.events.codec import decode
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
-from airflow_workflow_events.outbox.store import Outbox, OutboxEntry, Route
+from airflow_workflow_events.outbox.entries import OutboxEntry, Route
+from airflow_workflow_events.outbox.port import Destination, OpenDestination
+from airflow_workflow_events.outbox.store import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -44,37 +45,6 @@ _YIELD_EVERY = 50
 _SPOILING = (KafkaTimeoutError, KafkaAuthenticationError, KafkaAuthorizationError)
 # Somebody may create the topic; an authorizer says the same of a topic that may not be seen.
 _MISSING_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
-
-
-class Destination(Protocol):
-    """What delivers events: the narrow port between the outbox and Kafka."""
-
-    @property
-    def environment(self) -> str | None:
-        """Replaces the environment of events that were accepted without knowing it; ``None`` to keep it."""
-        ...
-
-    def deliver(
-        self, events: Sequence[WorkflowEvent], topic: str | None, timeout: float
-    ) -> Sequence[WorkflowEventsError | None]:
-        """Deliver events in order, within ``timeout`` seconds; return for each why it failed, if it did.
-
-        After a :class:`KafkaTimeoutError` nothing of these events may be under way any more: what is behind
-        them would else arrive first.
-        """
-        ...
-
-    def abandon(self) -> None:
-        """Give up what is under way; called from another thread to end a delivery early."""
-        ...
-
-    def close(self) -> None:
-        """Release what it holds."""
-        ...
-
-
-OpenDestination = Callable[[str | None], Destination]
-"""Makes the destination of a connection; may raise anything, and the relay then tries again later."""
 
 
 @dataclass(slots=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.broker import Broker
+from tests.databases import PostgreSQL
 from tests.faults.ledger import Ledger
 
 #: ``full`` injects what docs/guarantees.md states; everything else a sample, for every run of the tests.
@@ -33,6 +37,23 @@ class Scale:
 def scale() -> Scale:
     """How much is injected."""
     return Scale(os.environ.get(SCALE_VARIABLE) == "full")
+
+
+@pytest.fixture
+def topic(best_broker: Broker) -> str:
+    """A topic of the test's own, on a real Kafka where one can be had."""
+    name = f"faults-{uuid4()}"
+    best_broker.create_topic(name)
+    return name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/outbox.db"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.new_database()
 
 
 NoteFault = Callable[..., None]

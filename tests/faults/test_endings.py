@@ -7,7 +7,6 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from signal import SIGINT, SIGTERM
-from uuid import uuid4
 
 import pytest
 
@@ -38,13 +37,6 @@ _ENDINGS = [
     *((way, code, "left") for way, code in _AT_ONCE.items()),
     *((way, code, at_exit) for way, code in _IN_ORDER.items() for at_exit in ("stopped", "left")),
 ]
-
-
-@pytest.fixture
-def topic(best_broker: Broker) -> str:
-    name = f"endings-{uuid4()}"
-    best_broker.create_topic(name)
-    return name
 
 
 @pytest.fixture

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
-from uuid import uuid4
 
 import pytest
 
@@ -22,73 +16,15 @@ from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
 from tests.broker import Broker
-from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault, Scale
 from tests.faults.ledger import Ledger
 from tests.faults.processes.killed import APPENDERS_STEPS, AT_RANDOM, RELAYS_STEPS, Job
+from tests.faults.programs import PATIENCE_SECONDS, Program
 from tests.waiting import await_condition
 
 pytestmark = pytest.mark.timeout(900)
 
-_PATIENCE_SECONDS = 120
 _SEED = 20_261_124
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[PostgreSQL]:
-    # Not in pytest's folder, which another run of pytest closes to all other users, the server's included.
-    with TemporaryDirectory(prefix="postgresql-") as folder:
-        server = PostgreSQL(Path(folder))
-        server.start()
-        yield server
-        server.stop()
-
-
-@pytest.fixture(params=["SQLite", "PostgreSQL"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    if request.param == "SQLite":
-        return f"sqlite:///{tmp_path}/outbox.db"
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.new_database()
-
-
-@pytest.fixture
-def topic(best_broker: Broker) -> str:
-    name = f"killed-{uuid4()}"
-    best_broker.create_topic(name)
-    return name
-
-
-class Killing:
-    """A process whose children are killed."""
-
-    def __init__(self, job: Job) -> None:
-        self.deaths = job.deaths
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.processes.killed", job.to_json()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin, self._process.stdout
-
-    def await_last_kill(self) -> None:
-        assert self._output.readline() == "done\n"
-
-    def end(self) -> None:
-        self._input.close()
-        assert self._process.wait(_PATIENCE_SECONDS) == 0
-
-    def clean_up(self) -> None:
-        if self._process.poll() is None:  # with the child that it has just then
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._input.close()
-        self._output.close()
 
 
 def shared_out(deaths: Sequence[str], random: Random) -> list[list[str]]:
@@ -118,9 +54,10 @@ def test_what_was_accepted_survives_kills_at_every_step_and_at_any_moment(
         "relay": [*RELAYS_STEPS * of_step, *[AT_RANDOM] * scale.of(90, 2)],
     }
 
-    def start(role: str, name: str, deaths: list[str]) -> Killing:
+    def start(role: str, name: str, deaths: list[str]) -> Program:
         seed = random.randrange(2**32)
-        return Killing(Job(role, name, url, servers, topic, str(notes / name), seed, deaths))  # type: ignore[arg-type]
+        job = Job(role, name, url, servers, topic, str(notes / name), seed, deaths)  # type: ignore[arg-type]
+        return Program("killed", job.to_json())
 
     parents = {
         role: [
@@ -134,18 +71,18 @@ def test_what_was_accepted_survives_kills_at_every_step_and_at_any_moment(
     survivor = BackgroundRelay(outbox, Relay(outbox, lambda _conn_id: ProducerDestination(producer)))
     try:
         for parent in parents["relay"]:
-            parent.await_last_kill()
+            parent.expect("done")
             parent.end()
         survivor.start()
         for parent in parents["append"]:
-            parent.await_last_kill()
+            parent.expect("done")
             parent.end()
         await_condition(
             lambda: outbox.totals().pending == 0,
-            timeout_seconds=_PATIENCE_SECONDS,
+            timeout_seconds=PATIENCE_SECONDS,
             what="the outbox to be empty",
         )
-        assert survivor.stop(_PATIENCE_SECONDS)
+        assert survivor.stop(PATIENCE_SECONDS)
     finally:
         for parent in [*parents["append"], *parents["relay"]]:
             parent.clean_up()
@@ -154,7 +91,7 @@ def test_what_was_accepted_survives_kills_at_every_step_and_at_any_moment(
 
     accepted = accepted_of(notes)
     everything = sum(map(len, accepted.values()))
-    messages = best_broker.messages(topic, everything, timeout_seconds=_PATIENCE_SECONDS)
+    messages = best_broker.messages(topic, everything, timeout_seconds=PATIENCE_SECONDS)
     ledger = Ledger.of_messages(accepted, messages)
     kills = sum(map(len, plan.values()))
     steps = len(APPENDERS_STEPS) + len(RELAYS_STEPS)

@@ -18,8 +18,9 @@ from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDes
 from airflow_workflow_events.kafka.reports import DeliveryReport
 from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
+from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE
 from airflow_workflow_events.outbox.relay import Relay
-from airflow_workflow_events.outbox.store import DEFAULT_ROUTE, Outbox
+from airflow_workflow_events.outbox.store import Outbox
 from tests import broker as brokers
 from tests.brokers.jvm import KafkaCluster
 from tests.brokers.metadata import metadata_from

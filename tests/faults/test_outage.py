@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
 
 from airflow_workflow_events.outbox.database import LOCK_TIMEOUT_MS, OutboxDatabase
 from airflow_workflow_events.outbox.store import Outbox
 from tests import broker as brokers
-from tests.brokers.jvm import KafkaCluster, KafkaStartError, KafkaUnavailable, kafka_jars
-from tests.conftest import _not_available
+from tests.brokers.jvm import KafkaCluster
+from tests.conftest import running_cluster
 from tests.faults.conftest import NoteFault, Scale
 from tests.faults.ledger import Ledger
+from tests.faults.programs import PATIENCE_SECONDS, Program
 from tests.waiting import await_condition
 
 pytestmark = [pytest.mark.real_kafka, pytest.mark.timeout(600)]
 
 _TOPIC = "outage"
 _PROCESSES = 4
-_PATIENCE_SECONDS = 120
 #: An append waits for the lock that another process holds, and before that for its own process's relay, which
 #: may be waiting for the same lock. Twice that, for a machine that has more to do than cores to do it.
 _LONGEST_ACCEPT_SECONDS = 2 * 2 * LOCK_TIMEOUT_MS / 1000
@@ -35,54 +32,8 @@ _LONGEST_ACCEPT_SECONDS = 2 * 2 * LOCK_TIMEOUT_MS / 1000
 @pytest.fixture
 def cluster(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[KafkaCluster]:
     """A broker of the test's own, to be killed."""
-    try:
-        jars = kafka_jars(pytestconfig.rootpath / ".work" / "kafka-jars")
-    except KafkaUnavailable as error:
-        _not_available(str(error))
-    cluster = KafkaCluster(jars, tmp_path / "kafka")
-    try:
-        cluster.start()
-    except KafkaStartError as error:
-        _not_available(f"the broker did not start: {error}")
-    yield cluster
-    cluster.stop()
-
-
-class Accepting:
-    """A process that accepts events and relays them."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.processes.accepting", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin, self._process.stdout
-
-    def await_ready(self) -> None:
-        assert self._output.readline() == "ready\n"
-
-    def begin(self) -> None:
-        self._input.write("begin\n")
-        self._input.flush()
-
-    def result(self) -> dict[str, Any]:
-        """Wait until it has accepted everything; return what it says about it."""
-        found: dict[str, Any] = json.loads(self._output.readline())
-        return found
-
-    def end(self) -> None:
-        self._input.close()
-        assert self._process.wait(_PATIENCE_SECONDS) == 0
-
-    def clean_up(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._input.close()
-        self._output.close()
+    with running_cluster(pytestconfig, tmp_path / "kafka") as cluster:
+        yield cluster
 
 
 def test_events_of_four_processes_outlast_an_outage_that_none_of_them_waits_for(
@@ -92,29 +43,30 @@ def test_events_of_four_processes_outlast_an_outage_that_none_of_them_waits_for(
     url, servers = f"sqlite:///{tmp_path}/outbox.db", cluster.bootstrap_servers
     down_seconds, count = scale.of(30, 3), scale.of(2_500, 250)
     processes = [
-        Accepting(url, servers, _TOPIC, f"process{number}-", str(count)) for number in range(_PROCESSES)
+        Program("accepting", url, servers, _TOPIC, f"process{number}-", str(count))
+        for number in range(_PROCESSES)
     ]
     outbox = Outbox(OutboxDatabase(url))
     try:
         for process in processes:
-            process.await_ready()
+            process.expect("ready")
         [broker_id] = cluster.broker_ids
         cluster.kill(broker_id)
         went_down = monotonic()
         for process in processes:
-            process.begin()
-        results = [process.result() for process in processes]
+            process.tell("begin")
+        results = [json.loads(process.answer()) for process in processes]
         waiting = outbox.totals().pending
         await_condition(
             lambda: monotonic() >= went_down + down_seconds,
-            timeout_seconds=_PATIENCE_SECONDS,
+            timeout_seconds=PATIENCE_SECONDS,
             what="the outage to last as long as it is to",
         )
         cluster.start_broker(broker_id)
         was_down = monotonic() - went_down
         await_condition(
             lambda: outbox.totals().pending == 0,
-            timeout_seconds=_PATIENCE_SECONDS,
+            timeout_seconds=PATIENCE_SECONDS,
             what="the outbox to be empty",
         )
         came_through = monotonic() - went_down - was_down

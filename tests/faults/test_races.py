@@ -75,12 +75,12 @@ class Raced:
 
 
 @pytest.fixture(scope="module")
-def raced(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raced]:
+def raced(
+    embedded_broker: Broker, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Raced]:
     home = tmp_path_factory.mktemp("raced")
-    server = PostgreSQL(tmp_path_factory.mktemp("metadata"))
-    server.start()
     config = {
-        "database.sql_alchemy_conn": server.new_database().replace("postgresql:", "postgresql+psycopg2:"),
+        "database.sql_alchemy_conn": postgresql.new_database().replace("postgresql:", "postgresql+psycopg2:"),
         # Its driver is not installed, and nothing here needs it.
         "database.sql_alchemy_conn_async": "",
         # So that one scheduler's loop does not take all there is.
@@ -89,20 +89,17 @@ def raced(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> 
         "workflow_events.listener": "True",
         "workflow_events.source_instance": _INSTANCE,
     }
-    try:
-        with AirflowParts(home, DAGS / "races", config=config) as airflow:
-            airflow.start()
-            airflow.start_part("scheduler-2", "airflow", "scheduler")
-            airflow.connect_to(_CONN_ID, embedded_broker.bootstrap_servers)
-            airflow.await_dags(_DAGS)
-            await_condition(
-                lambda: SCHEDULER_IS_AT_WORK in airflow.log("scheduler-2"),
-                timeout_seconds=60,
-                what="the second scheduler to be at work",
-            )
-            yield Raced(airflow, embedded_broker)
-    finally:
-        server.stop()
+    with AirflowParts(home, DAGS / "races", config=config) as airflow:
+        airflow.start()
+        airflow.start_part("scheduler-2", "airflow", "scheduler")
+        airflow.connect_to(_CONN_ID, embedded_broker.bootstrap_servers)
+        airflow.await_dags(_DAGS)
+        await_condition(
+            lambda: SCHEDULER_IS_AT_WORK in airflow.log("scheduler-2"),
+            timeout_seconds=60,
+            what="the second scheduler to be at work",
+        )
+        yield Raced(airflow, embedded_broker)
 
 
 def happenings(events: list[WorkflowEvent]) -> Counter[Happening]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,14 +28,17 @@ from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDes
 from airflow_workflow_events.outbox import background as backgrounds
 from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
+from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Bounds, Route, WhenFull
 from airflow_workflow_events.outbox.relay import Relay
-from airflow_workflow_events.outbox.store import DEFAULT_ROUTE, Bounds, Outbox, Route, WhenFull
+from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings
 from tests import broker as brokers
 from tests.broker import event_of
+from tests.counting import Counting
 from tests.events import make_event
 from tests.faults.conftest import NoteFault, Scale
 from tests.faults.ledger import Ledger
+from tests.faults.programs import PATIENCE_SECONDS, Program
 from tests.unit.airflow_side.conftest import Counters
 from tests.unit.airflow_side.connections import Connections
 from tests.unit.airflow_side.contexts import dag_context, make_run
@@ -45,7 +47,6 @@ from tests.waiting import await_condition
 assert AIRFLOW_HOME.is_dir()
 
 _TOPIC = "workflow-events"
-_PATIENCE_SECONDS = 60
 _DISK = "4m"  # room for all events of a test, and its log
 _REFILL_SECONDS = 0.02
 _LOOK = """
@@ -102,7 +103,7 @@ def full_disk(folder: Path) -> Iterator[None]:
 
     filling = threading.Thread(target=fill_up)
     filling.start()
-    full.wait(_PATIENCE_SECONDS)
+    full.wait(PATIENCE_SECONDS)
     try:
         yield
     finally:
@@ -129,21 +130,10 @@ def corrupt_file(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_by_another_process(folder: Path) -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.processes.locking", str(folder / "outbox.db")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "locked\n"
+    with Program("locking", str(folder / "outbox.db")) as process:
+        process.expect("locked")
         yield
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        assert process.wait(_PATIENCE_SECONDS) == 0
+        process.end()
 
 
 @contextmanager
@@ -207,22 +197,6 @@ def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[s
     package.propagate = propagate
 
 
-class Counting:
-    """Metrics that remember."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def incr(self, name: str, count: int = 1, tags: object = None) -> None:
-        self.counts[name] += count
-
-    def gauge(self, name: str, value: float) -> None:
-        """Not asked about."""
-
-    def timing(self, name: str, seconds: float, tags: object = None) -> None:
-        """Not asked about."""
-
-
 class Accepting:
     """A relay's thread, and the events it was given."""
 
@@ -237,6 +211,13 @@ class Accepting:
         """Have an event of its own run accepted."""
         event = make_event(workflow_run_id=name, event_id=name)
         return self.background.accept(event, DEFAULT_ROUTE, environment_is_default=False)
+
+    def finish(self, outbox: Outbox) -> None:
+        """Deliver everything, and end."""
+        await_condition(
+            lambda: outbox.totals().pending == 0, timeout_seconds=PATIENCE_SECONDS, what="an empty outbox"
+        )
+        assert self.background.stop(PATIENCE_SECONDS)
 
     def _open_destination(self, conn_id: str | None) -> ProducerDestination:
         if conn_id in self.without_connection:
@@ -261,7 +242,7 @@ def accept_with(broker: EmbeddedBroker) -> Iterator[Accept]:
     yield make
     for accepting in made:
         if accepting.background.running:
-            accepting.background.stop(_PATIENCE_SECONDS)
+            accepting.background.stop(PATIENCE_SECONDS)
 
 
 def outbox_at(folder: Path, **bounds: object) -> Outbox:
@@ -297,7 +278,7 @@ def accept_again(accepting: Accepting) -> list[str]:
         tried.append(f"after{len(tried)}")
         return accepting.accept(tried[-1])
 
-    await_condition(accepted, timeout_seconds=_PATIENCE_SECONDS, what="the outbox to take events again")
+    await_condition(accepted, timeout_seconds=PATIENCE_SECONDS, what="the outbox to take events again")
     return tried
 
 
@@ -331,7 +312,7 @@ def test_what_the_outbox_cannot_take_is_delivered_directly_until_it_can(
         accepting.background.start()
         assert accepting.accept("first")
         arrived(broker, 1)
-        await_condition(lambda: outbox.relays(60), timeout_seconds=_PATIENCE_SECONDS, what="its sign of life")
+        await_condition(lambda: outbox.relays(60), timeout_seconds=PATIENCE_SECONDS, what="its sign of life")
     first = {"first"} if running else set()
     with _TROUBLES[what](folder):
         if not running:
@@ -343,16 +324,13 @@ def test_what_the_outbox_cannot_take_is_delivered_directly_until_it_can(
             assert arrived(broker, len(during)) >= {*during}
         await_condition(
             lambda: accepting.metrics.counts[names.OUTBOX_ERRORS] >= 3,
-            timeout_seconds=_PATIENCE_SECONDS,
+            timeout_seconds=PATIENCE_SECONDS,
             what="each failure to be counted",
         )
         complained = complaints()
     after = accept_again(accepting)
     accepting.without_connection.clear()
-    await_condition(
-        lambda: outbox.totals().pending == 0, timeout_seconds=_PATIENCE_SECONDS, what="an empty outbox"
-    )
-    assert accepting.background.stop(_PATIENCE_SECONDS)
+    accepting.finish(outbox)
     parked = outbox.totals().parked
     outbox.database.close()
 
@@ -428,7 +406,7 @@ def test_a_callback_publishes_directly_what_the_outbox_cannot_take_and_uses_it_a
     accepting.background.start()
     found = runs_arrived(broker, len(during) + len(before) + 1)
     assert found == during | {f"before{number}" for number in range(5)} | {"after"}
-    assert accepting.background.stop(_PATIENCE_SECONDS)
+    assert accepting.background.stop(PATIENCE_SECONDS)
     outbox.database.close()
     note_fault(f"outbox: {what}, callbacks", len(during), None, "each delivered directly, counted and logged")
 
@@ -455,17 +433,14 @@ def test_what_a_full_outbox_refuses_is_delivered_directly_and_counted_as_such(
         assert not accepting.accept(during[-1])
         return sum(accepting.metrics.counts[name] for name in (names.DROPPED, names.OUTBOX_ERRORS)) >= 4
 
-    await_condition(refused_again, timeout_seconds=_PATIENCE_SECONDS, what="the outbox to be asked again")
+    await_condition(refused_again, timeout_seconds=PATIENCE_SECONDS, what="the outbox to be asked again")
     assert arrived(broker, len(during)) == set(during)
     complained, counts = complaints(), Counter(accepting.metrics.counts)
     assert outbox.totals().pending == bound
 
     accepting.without_connection.clear()
     after = accept_again(accepting)
-    await_condition(
-        lambda: outbox.totals().pending == 0, timeout_seconds=_PATIENCE_SECONDS, what="an empty outbox"
-    )
-    assert accepting.background.stop(_PATIENCE_SECONDS)
+    accepting.finish(outbox)
     outbox.database.close()
     everything = before | keyed([*during, *after])
     ledger = Ledger.of_messages(everything, brokers.embedded(broker).messages(_TOPIC, len(everything)))
@@ -498,10 +473,7 @@ def test_a_full_outbox_that_is_told_to_drop_what_is_oldest_takes_every_event_and
     assert arrived(broker, len(during)) == set(during)
 
     accepting.without_connection.clear()
-    await_condition(
-        lambda: outbox.totals().pending == 0, timeout_seconds=_PATIENCE_SECONDS, what="an empty outbox"
-    )
-    assert accepting.background.stop(_PATIENCE_SECONDS)
+    accepting.finish(outbox)
     outbox.database.close()
     everything, counts = before | keyed(during), accepting.metrics.counts
     messages = brokers.embedded(broker).messages(_TOPIC, len(everything) - counts[names.DROPPED])
@@ -546,57 +518,14 @@ def test_a_callbacks_event_arrives_from_a_full_outbox_too(
 # would have events accepted that nobody else ever sees.
 
 
-class Process:
-    """A program that is told what to do by lines, and answers with one."""
-
-    def __init__(self, program: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.faults.processes.{program}", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin, self._process.stdout
-
-    def answer(self) -> str:
-        return self._output.readline().strip()
-
-    def ask(self, line: str) -> str:
-        self._input.write(f"{line}\n")
-        self._input.flush()
-        return self.answer()
-
-    def end(self) -> None:
-        """End its input, and wait until it and its children have ended."""
-        self._input.close()
-        self._process.wait(_PATIENCE_SECONDS)
-        if not self._output.closed:
-            self._output.read()
-            self._output.close()
-
-    def killed(self, pid: int) -> None:
-        """Kill it, or its child of that id, and wait for the end of its output."""
-        os.kill(pid, signal.SIGKILL)
-        self._output.read()
-
-
-Start = Callable[..., Process]
+Start = Callable[..., Program]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     """``start(program, *arguments)``; ended after the test."""
-    started: list[Process] = []
-
-    def start(program: str, *arguments: str) -> Process:
-        started.append(Process(program, *arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.end()
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(Program(*arguments))
 
 
 @pytest.fixture
@@ -623,15 +552,15 @@ def test_what_is_accepted_after_a_lock_by_another_process_is_there_for_others(
 ) -> None:
     use_and_close(file, "before")
     locking = start("locking", str(file))
-    assert locking.answer() == "locked"
+    locking.expect("locked")
     process = start("appending", f"sqlite:///{file}", "alone")
     pid = int(process.answer())
     assert [process.ask(f"during{number}") for number in range(3)] == ["refused"] * 3
     locking.end()
     await_condition(
-        lambda: process.ask("after") == "accepted", timeout_seconds=_PATIENCE_SECONDS, what="the lock's end"
+        lambda: process.ask("after") == "accepted", timeout_seconds=PATIENCE_SECONDS, what="the lock's end"
     )
-    process.killed(pid)
+    process.kill(pid)
     assert ids_in(file) == {"before", "after"}
 
 
@@ -641,7 +570,7 @@ def test_what_a_child_accepts_when_its_parent_has_ended_is_there_for_others(file
     assert process.ask("child1") == "accepted"
     use_and_close(file, "another")
     assert process.ask("child2") == "accepted"
-    process.killed(pid)
+    process.kill(pid)
     assert ids_in(file) == {"parent", "child1", "another", "child2"}
 
 

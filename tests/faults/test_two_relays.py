@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -22,117 +18,62 @@ from tests.databases import PostgreSQL
 from tests.events import make_event
 from tests.faults.conftest import NoteFault, Scale
 from tests.faults.ledger import Ledger
+from tests.faults.programs import PATIENCE_SECONDS, Program
 from tests.waiting import await_condition
 
-# In one process, so that the tests share the database server.
-pytestmark = [pytest.mark.xdist_group("two_relays"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
-_PATIENCE_SECONDS = 120
 _OF_EACH_KEY = 10
 #: Longer than the whole test: while both live, neither may take what is the other's.
 _LONG_LEASE_SECONDS = 300.0
 _SHORT_LEASE_SECONDS = 4.0
 
 
-class RelayProcess:
+class RelayProgram(Program):
     """A relay in a process of its own, as on another host."""
 
     def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.processes.shared_relay", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin, self._process.stdout
+        super().__init__("shared_relay", *arguments)
 
     def await_ready(self) -> None:
-        assert self._output.readline() == "ready\n"
+        self.expect("ready")
 
     def begin(self) -> None:
-        self._input.write("begin\n")
-        self._input.flush()
+        self.tell("begin")
 
     def halt(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
         self.await_halted()
 
     def await_halted(self) -> None:
         def halted() -> bool:
-            return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG) is not None
+            return os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG) is not None
 
-        await_condition(halted, timeout_seconds=_PATIENCE_SECONDS, what="the relay to halt")
+        await_condition(halted, timeout_seconds=PATIENCE_SECONDS, what="the relay to halt")
 
     def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def end(self) -> None:
-        """Have it deliver what it has, and end."""
-        self._input.close()
-        assert self._process.wait(_PATIENCE_SECONDS) == 0
-
-    def clean_up(self) -> None:
-        self.kill()
-        self._input.close()
-        self._output.close()
+        self.process.send_signal(signal.SIGCONT)
 
     def leased(self, outbox: Outbox) -> set[str]:
         """The ids of the events that it holds, by the outbox's own account."""
         statement = sa.text("SELECT id FROM workflow_events_outbox WHERE lease LIKE :owner")
         with outbox.database.connect() as connection:
-            return set(connection.execute(statement, {"owner": f"%:{self._process.pid}:%"}).scalars())
+            return set(connection.execute(statement, {"owner": f"%:{self.process.pid}:%"}).scalars())
 
 
-StartRelay = Callable[..., RelayProcess]
-
-
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def postgresql_url(postgresql: PostgreSQL) -> str:
-    return postgresql.new_database()
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/outbox.db"
-
-
-@pytest.fixture(params=["postgresql", "sqlite"])
-def url(request: pytest.FixtureRequest) -> str:
-    found: str = request.getfixturevalue(f"{request.param}_url")
-    return found
-
-
-@pytest.fixture
-def topic(best_broker: Broker) -> str:
-    name = f"shared-{uuid4()}"
-    best_broker.create_topic(name)
-    return name
+StartRelay = Callable[..., RelayProgram]
 
 
 @pytest.fixture
 def start_relay(best_broker: Broker, topic: str) -> Iterator[StartRelay]:
     """``start_relay(url, name, lease_seconds, batch, halt_at=None)``."""
-    started: list[RelayProcess] = []
+    started: list[RelayProgram] = []
 
     def start(
         url: str, name: str, lease_seconds: float, batch: int, halt_at: str | None = None
-    ) -> RelayProcess:
+    ) -> RelayProgram:
         arguments = (url, best_broker.bootstrap_servers, topic, name, str(lease_seconds), str(batch))
-        started.append(RelayProcess(*arguments, *([halt_at] if halt_at else [])))
+        started.append(RelayProgram(*arguments, *([halt_at] if halt_at else [])))
         return started[-1]
 
     yield start
@@ -158,17 +99,17 @@ class Backlog:
     def await_empty(self) -> None:
         await_condition(
             lambda: self.outbox.totals().pending == 0,
-            timeout_seconds=_PATIENCE_SECONDS,
+            timeout_seconds=PATIENCE_SECONDS,
             what="the outbox to be empty",
         )
 
     def arrived(self, broker: Broker, topic: str) -> list[Message]:
         self.outbox.database.close()
         everything = sum(map(len, self.accepted.values()))
-        return broker.messages(topic, everything, timeout_seconds=_PATIENCE_SECONDS)
+        return broker.messages(topic, everything, timeout_seconds=PATIENCE_SECONDS)
 
 
-def halt_midway(relay: RelayProcess, backlog: Backlog) -> None:
+def halt_midway(relay: RelayProgram, backlog: Backlog) -> None:
     """Halt a relay that has settled some of its work and holds leases of more."""
     seen: set[str] = set()
 
@@ -183,7 +124,7 @@ def halt_midway(relay: RelayProcess, backlog: Backlog) -> None:
             backlog.fill(100)
         return False
 
-    await_condition(halted_midway, timeout_seconds=_PATIENCE_SECONDS, what="a relay in the midst of its work")
+    await_condition(halted_midway, timeout_seconds=PATIENCE_SECONDS, what="a relay in the midst of its work")
 
 
 def by_deliverer(messages: Sequence[Message]) -> dict[str, list[str]]:
@@ -279,14 +220,14 @@ def test_what_a_killed_relay_had_leased_is_delivered_by_the_other(
 
 
 def test_relays_that_come_back_after_their_leases_disturb_nothing(
-    postgresql_url: str,
+    postgresql: PostgreSQL,
     topic: str,
     best_broker: Broker,
     start_relay: StartRelay,
     scale: Scale,
     note_fault: NoteFault,
 ) -> None:
-    url, rounds = postgresql_url, scale.of(5, 1)
+    url, rounds = postgresql.new_database(), scale.of(5, 1)
     backlog, keys, steps = Backlog(url), 60, ("claimed", "produced", "reported")
     leased: set[str] = set()
     for _ in range(rounds):

@@ -8,19 +8,11 @@ from pathlib import Path
 import pytest
 
 from airflow_workflow_events.outbox.database import OutboxDatabase
-from airflow_workflow_events.outbox.store import Bounds, Outbox
+from airflow_workflow_events.outbox.entries import Bounds
+from airflow_workflow_events.outbox.store import Outbox
 from tests.databases import PostgreSQL
 
 MakeOutbox = Callable[..., Outbox]
-
-
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """A PostgreSQL server for the session."""
-    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

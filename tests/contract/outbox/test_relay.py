@@ -22,35 +22,19 @@ from airflow_workflow_events.errors import ConfigurationError, KafkaAuthenticati
 from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDestination
 from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
-from airflow_workflow_events.outbox.relay import Destination, Relay
-from airflow_workflow_events.outbox.store import DEFAULT_ROUTE, Outbox, Route
+from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Route
+from airflow_workflow_events.outbox.port import Destination
+from airflow_workflow_events.outbox.relay import Relay
+from airflow_workflow_events.outbox.store import Outbox
 from tests import broker as brokers
 from tests.broker import Broker, event_of
 from tests.contract.outbox.conftest import MakeOutbox
+from tests.counting import Counting
 from tests.events import make_event
 from tests.waiting import await_condition
 
 TOPIC = "workflow-events"
 EAGER = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 100}
-
-Counts = dict[str, int]
-
-
-class Counting:
-    """Metrics that remember."""
-
-    def __init__(self) -> None:
-        self.counts: Counts = defaultdict(int)
-        self.gauges: dict[str, float] = {}
-
-    def incr(self, name: str, count: int = 1, tags: object = None) -> None:
-        self.counts[name] += count
-
-    def gauge(self, name: str, value: float) -> None:
-        self.gauges[name] = value
-
-    def timing(self, name: str, seconds: float, tags: object = None) -> None:
-        self.counts[name] += 1
 
 
 @pytest.fixture
@@ -308,6 +292,25 @@ def test_an_event_that_was_changed_into_no_json_is_refused_and_counted(
     ) as background:
         assert background.accept(event) is False
         assert background.accept(make_event()) is True
+    assert metrics.counts[names.FAILED] == 1
+
+
+def test_an_event_that_became_no_json_while_it_waited_does_not_hold_up_the_others(
+    tmp_path: Path, faulty: EmbeddedBroker
+) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"no database at all, but a file of some length" * 100)
+    outbox, metrics = Outbox(OutboxDatabase(f"sqlite:///{tmp_path}/outbox.db")), Counting()
+    background = BackgroundRelay(
+        outbox, Relay(outbox, opening(faulty.bootstrap_servers), metrics=metrics), metrics=metrics
+    )
+    event = make_event()
+    assert not background.accept(event)
+    assert not background.accept(make_event(event_id="behind it"))
+    event.payload.data["broken"] = object()
+    (tmp_path / "outbox.db").unlink()
+    with background:
+        [message] = brokers.embedded(faulty).messages(TOPIC, 1)
+    assert event_of(message).event_id == "behind it"
     assert metrics.counts[names.FAILED] == 1
 
 

@@ -20,7 +20,8 @@ from airflow_workflow_events.errors import (
     OutboxUnavailableError,
 )
 from airflow_workflow_events.outbox.database import OutboxDatabase
-from airflow_workflow_events.outbox.store import DEFAULT_ROUTE, Bounds, Outbox, OutboxEntry, Route
+from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Bounds, OutboxEntry, Route
+from airflow_workflow_events.outbox.store import Outbox
 from tests.contract.outbox.conftest import MakeOutbox
 from tests.events import make_event
 from tests.waiting import await_condition

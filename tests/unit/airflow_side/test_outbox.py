@@ -19,8 +19,9 @@ from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import KafkaConnectionError
 from airflow_workflow_events.operators import PublishWorkflowEventOperator
 from airflow_workflow_events.outbox.background import BackgroundRelay
+from airflow_workflow_events.outbox.entries import Bounds
 from airflow_workflow_events.outbox.relay import Relay
-from airflow_workflow_events.outbox.store import Bounds, Outbox
+from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.publisher import Publication
 from airflow_workflow_events.settings import Settings
 from tests.broker import Broker, embedded, event_of
