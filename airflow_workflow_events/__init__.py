@@ -14,6 +14,7 @@ from airflow_workflow_events.version import __version__
 if TYPE_CHECKING:
     from airflow_workflow_events.errors import (
         ConfigurationError,
+        ConsumerClosedError,
         EventDecodeError,
         EventSerializationError,
         EventTooLargeError,
@@ -31,15 +32,20 @@ if TYPE_CHECKING:
         WorkflowEventMetadata,
         WorkflowEventPayload,
     )
+    from airflow_workflow_events.events.seen import SeenInMemory, SeenInSqlite
     from airflow_workflow_events.kafka.aio import AsyncWorkflowEventProducer
+    from airflow_workflow_events.kafka.aio_consumer import AsyncWorkflowEventConsumer
+    from airflow_workflow_events.kafka.consumer import WorkflowEventConsumer
     from airflow_workflow_events.kafka.embedded import EmbeddedBroker
     from airflow_workflow_events.kafka.producer import WorkflowEventProducer
     from airflow_workflow_events.kafka.reports import DeliveryReport
 
 __all__ = [
+    "AsyncWorkflowEventConsumer",
     "AsyncWorkflowEventProducer",
     "CloudEventsMode",
     "ConfigurationError",
+    "ConsumerClosedError",
     "DeliveryReport",
     "EmbeddedBroker",
     "EventDecodeError",
@@ -51,7 +57,10 @@ __all__ = [
     "KafkaError",
     "KafkaTimeoutError",
     "ProducerClosedError",
+    "SeenInMemory",
+    "SeenInSqlite",
     "WorkflowEvent",
+    "WorkflowEventConsumer",
     "WorkflowEventMetadata",
     "WorkflowEventPayload",
     "WorkflowEventProducer",
@@ -63,6 +72,7 @@ _MODULE_OF = {
     **dict.fromkeys(
         (
             "ConfigurationError",
+            "ConsumerClosedError",
             "EventDecodeError",
             "EventSerializationError",
             "EventTooLargeError",
@@ -85,9 +95,13 @@ _MODULE_OF = {
         ),
         "events",
     ),
+    "AsyncWorkflowEventConsumer": "kafka.aio_consumer",
     "AsyncWorkflowEventProducer": "kafka.aio",
     "DeliveryReport": "kafka.reports",
     "EmbeddedBroker": "kafka.embedded",
+    "SeenInMemory": "events.seen",
+    "SeenInSqlite": "events.seen",
+    "WorkflowEventConsumer": "kafka.consumer",
     "WorkflowEventProducer": "kafka.producer",
 }
 

@@ -9,6 +9,7 @@
     ├── EventDecodeError (ValueError)           a Kafka message is not a workflow event
     ├── ConfigurationError (ValueError)         a setting, connection or topic name is wrong
     ├── ProducerClosedError (RuntimeError)      the producer was used after ``close()``
+    ├── ConsumerClosedError (RuntimeError)      the consumer was used after ``close()`` or a fork
     ├── ReentrantCallError (RuntimeError)       a delivery callback waited for another delivery
     ├── OutboxError                             the outbox did not accept an event
     │   ├── OutboxUnavailableError                   its database cannot be used
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigurationError",
+    "ConsumerClosedError",
     "EventDecodeError",
     "EventSerializationError",
     "EventTooLargeError",
@@ -111,6 +113,10 @@ class ConfigurationError(WorkflowEventsError, ValueError):
 
 class ProducerClosedError(WorkflowEventsError, RuntimeError):
     """The producer was used after ``close()``."""
+
+
+class ConsumerClosedError(WorkflowEventsError, RuntimeError):
+    """The consumer was used after ``close()``, or in the child of a fork."""
 
 
 class ReentrantCallError(WorkflowEventsError, RuntimeError):

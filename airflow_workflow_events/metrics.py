@@ -24,6 +24,15 @@ OUTBOX_OLDEST_AGE = "workflow_events.outbox_oldest_age_seconds"
 OUTBOX_PARKED = "workflow_events.outbox_parked"
 """Gauge: parked events."""
 
+CONSUMED = "workflow_events.consumed"
+"""Counter: events that a consumer has handled."""
+POISON = "workflow_events.poison"
+"""Counter: messages that are no workflow event, skipped or sent to the dead-letter topic."""
+REPEATED = "workflow_events.repeated"
+"""Counter: events passed over because they had been handled already."""
+DEAD_LETTERED = "workflow_events.dead_lettered"
+"""Counter: messages that the dead-letter topic has confirmed."""
+
 HOOK_TIME = "workflow_events.hook_time"
 """Timer: how long the listener kept the process whose hook it is, by ``hook``."""
 

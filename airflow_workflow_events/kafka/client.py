@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
@@ -24,7 +23,6 @@ import confluent_kafka
 
 from airflow_workflow_events.errors import (
     ConfigurationError,
-    KafkaConnectionError,
     KafkaError,
     KafkaQueueFullError,
     KafkaTimeoutError,
@@ -32,9 +30,9 @@ from airflow_workflow_events.errors import (
 )
 from airflow_workflow_events.events.codec import KafkaRecord
 from airflow_workflow_events.kafka.config import without_secrets
+from airflow_workflow_events.kafka.connection import Connection
 from airflow_workflow_events.kafka.pending import Reporter
 from airflow_workflow_events.kafka.polling import Poller, Waitable
-from airflow_workflow_events.kafka.reports import HOPELESS, translate
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +43,6 @@ OnDelivery = Callable[[Any, Any], None]
 _EXIT_FLUSH_SECONDS = 10.0
 # After giving up, librdkafka still has to hand back each message with its reason.
 _PURGE_SECONDS = 5.0
-_KEPT_ERRORS = 20
 # librdkafka reports an event within its delivery timeout; a report that a signal handler lost never comes.
 _GRACE_SECONDS = 5.0
 _USER_CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb"})
@@ -68,7 +65,7 @@ class ProducerClient:
         self._failure_log_level = failure_log_level
         self.closed = True  # until it is open
         self._state_lock = threading.Lock()
-        self._errors: deque[tuple[float, confluent_kafka.KafkaError]] = deque(maxlen=_KEPT_ERRORS)
+        self._connection = Connection(self.config)
         self._open()
         # librdkafka has accepted the number; without a limit a message stays until it is delivered.
         limit = int(self.config["message.timeout.ms"]) / 1000
@@ -77,7 +74,7 @@ class ProducerClient:
     @property
     def servers(self) -> str:
         """The bootstrap servers."""
-        return str(self.config["bootstrap.servers"])
+        return self._connection.servers
 
     def check_usable(self) -> None:
         """Raise :class:`ProducerClosedError` after :meth:`close`.
@@ -107,33 +104,14 @@ class ProducerClient:
         """
         self.check_may_wait()
         self.check_usable()
-        deadline = monotonic() + timeout
-        while True:
-            remaining = deadline - monotonic()
-            try:
-                # A metadata request would fetch the whole topic list, or could make the broker create one.
-                self._producer.cluster_id(timeout=max(min(remaining, 0.25), 0.01))
-            except confluent_kafka.KafkaException:
-                self._poller.serve(0)  # serves the error callback, which knows the reason
-            else:
-                log.info("connected to Kafka at %s", self.servers)
-                return
-            for _, error in self._errors:
-                if error.code() in HOPELESS:
-                    raise translate(error, self.reporter.safe_text(error))
-            if deadline - monotonic() <= 0:
-                reason = self.trouble_since(deadline - timeout) or "no answer"
-                raise KafkaConnectionError(
-                    f"no Kafka broker at {self.servers} answered within {timeout:g} s ({reason}): "
-                    "check the address, the listener and the security_protocol"
-                )
+        # A metadata request would fetch the whole topic list, or could make the broker create one.
+        self._connection.prove(
+            lambda seconds: self._producer.cluster_id(timeout=seconds), lambda: self._poller.serve(0), timeout
+        )
 
     def trouble_since(self, moment: float) -> str | None:
         """Return the last error since ``moment`` (monotonic seconds), the likely cause of a timeout."""
-        recent = [error for when, error in list(self._errors) if when >= moment]
-        # "1/1 brokers are down" says less than what brought them down.
-        telling = [error for error in recent if error.name() != "_ALL_BROKERS_DOWN"] or recent
-        return self.reporter.safe_text(telling[-1]) if telling else None
+        return self._connection.trouble_since(moment)
 
     def produce(self, record: KafkaRecord, topic: str, on_delivery: OnDelivery) -> None:
         """Put a record into librdkafka's queue; never blocks.
@@ -289,7 +267,7 @@ class ProducerClient:
         }
         users = callbacks.get("error_cb", _ignore)
         # librdkafka must not keep this object alive, so that forgetting it frees librdkafka's threads.
-        own = weakref.WeakMethod(self._on_error)
+        own = weakref.WeakMethod(self._connection.note)
 
         def on_error(error: confluent_kafka.KafkaError) -> None:
             (own() or _ignore)(error)
@@ -310,7 +288,7 @@ class ProducerClient:
         self.reporter = Reporter(self.config, self._failure_log_level)
         self._guard = _Guard(self._producer, self.reporter)
         self._poller = Poller(self._guard, self.reporter.unwaited)
-        self._errors.clear()
+        self._connection.forget()
         self._stale = False
         self.closed = False
         _open_clients.add(self)
@@ -327,11 +305,6 @@ class ProducerClient:
         self._gate = threading.Lock()
         self.reporter = Reporter(self.config, self._failure_log_level)
         self._stale = True
-
-    def _on_error(self, error: confluent_kafka.KafkaError) -> None:
-        self._errors.append((monotonic(), error))
-        # librdkafka logs it as well, under the logger given to it.
-        log.debug("Kafka client: %s", self.reporter.safe_text(error))
 
 
 class _Guard:

@@ -1,7 +1,6 @@
-"""From the guide's parameters to a checked librdkafka configuration.
+"""What every client's librdkafka configuration has in common: addresses, security, secrets, topic names.
 
-librdkafka's own names win wherever a user writes ``config={...}``; this module knows the few combinations
-that librdkafka accepts although they break the producer's promises, and which values are secrets.
+librdkafka's own names win wherever a user writes ``config={...}``.
 """
 
 from __future__ import annotations
@@ -45,80 +44,9 @@ SECRET_OPTIONS = frozenset(
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
-_IDEMPOTENCE_MAX_IN_FLIGHT = 5  # librdkafka refuses more, as the broker keeps five batches per producer id
-_NUMBERS = (
-    "retries",
-    "max.in.flight.requests.per.connection",
-    "request.timeout.ms",
-    "message.timeout.ms",
-)
 _TRUE, _FALSE = frozenset({"true", "t", "1"}), frozenset({"false", "f", "0"})  # rd_kafka_anyconf_set
 _OBJECTS = frozenset({"logger", "default.topic.config"})  # confluent-kafka's own, neither text nor callable
 _LEGAL_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
-
-
-def producer_config(
-    *,
-    bootstrap_servers: str | Iterable[str],
-    acks: str | int,
-    retries: int,
-    max_in_flight_requests_per_connection: int,
-    request_timeout_ms: int,
-    delivery_timeout_ms: int,
-    enable_idempotence: bool | None,
-    options: Mapping[str, Any],
-    config: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return librdkafka's configuration for a producer.
-
-    Args:
-        bootstrap_servers: ``host:port`` addresses, a comma separated string or an iterable.
-        acks: ``"0"``, ``"1"`` or ``"all"``.
-        retries: attempts after the first, 0 or more.
-        max_in_flight_requests_per_connection: 1 to 1,000,000.
-        request_timeout_ms: how long a broker may take to answer, in milliseconds.
-        delivery_timeout_ms: how long an event may take from being accepted to its report, in milliseconds.
-        enable_idempotence: ``None`` turns it on wherever the other settings allow it.
-        options: further librdkafka options of named parameters; ``None`` values are dropped.
-        config: the user's own librdkafka options; they win over everything else.
-
-    Raises:
-        ConfigurationError: a value or a combination is wrong.
-    """
-    check_whole_number("retries", retries, minimum=0)
-    check_whole_number(
-        "max_in_flight_requests_per_connection", max_in_flight_requests_per_connection, minimum=1
-    )
-    check_whole_number("request_timeout_ms", request_timeout_ms, minimum=1)
-    check_whole_number("delivery_timeout_ms", delivery_timeout_ms, minimum=1)
-    own = _own_options(config)
-    merged: dict[str, Any] = {
-        "bootstrap.servers": _servers(bootstrap_servers),
-        "acks": _acks(acks),
-        "retries": retries,
-        "max.in.flight.requests.per.connection": max_in_flight_requests_per_connection,
-        # A request that outlives its event would only report what is already known.
-        "request.timeout.ms": min(request_timeout_ms, delivery_timeout_ms),
-        "message.timeout.ms": delivery_timeout_ms,
-        # Java, aiokafka and kafka-python place keys with murmur2; librdkafka's own default is CRC32, which
-        # would put the same run on another partition.
-        "partitioner": "murmur2_random",
-        # A confirmed publish waits for its batch. librdkafka still batches under load: what arrives while a
-        # request is under way leaves together with the next one.
-        "linger.ms": 0,
-        **{name: value for name, value in options.items() if value is not None},
-        **own,
-    }
-    _check_types(merged)
-    for name in _NUMBERS:
-        merged[name] = whole_number(merged, name)
-    if _is_true(merged, "delivery.report.only.error"):
-        raise ConfigurationError(
-            "delivery.report.only.error is on: no event could ever be confirmed; leave it out"
-        )
-    _settle_idempotence(merged, enable_idempotence, explicit="enable.idempotence" in own)
-    _check_security(merged)
-    return merged
 
 
 def check_topic(topic: object) -> str:
@@ -135,7 +63,7 @@ def check_topic(topic: object) -> str:
     return topic
 
 
-#: The librdkafka option that each parameter of the producer stands for, where it stands for one.
+#: The librdkafka option that each parameter of a client stands for, where it stands for one.
 OPTION_OF_PARAMETER = {
     "bootstrap_servers": "bootstrap.servers",
     "acks": "acks",
@@ -157,6 +85,15 @@ OPTION_OF_PARAMETER = {
 }
 
 
+def named_options(**parameters: Any) -> dict[str, Any]:
+    """Return the librdkafka options that a client's parameters stand for; ``None`` values are left out."""
+    return {
+        OPTION_OF_PARAMETER[name]: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in parameters.items()
+        if value is not None
+    }
+
+
 def without_secrets(text: str, config: Mapping[str, Any]) -> str:
     """Return ``text`` with every secret value of ``config`` replaced by ``***``."""
     for name in SECRET_OPTIONS:
@@ -167,7 +104,12 @@ def without_secrets(text: str, config: Mapping[str, Any]) -> str:
     return text
 
 
-def _own_options(config: object) -> dict[str, Any]:
+def own_options(config: object) -> dict[str, Any]:
+    """Return a user's own librdkafka options under librdkafka's canonical names, ``None`` values left out.
+
+    Raises:
+        ConfigurationError: this maps no names to values, or names one option twice.
+    """
     own: dict[str, Any] = {}
     if config is None:
         return own
@@ -180,13 +122,11 @@ def _own_options(config: object) -> dict[str, Any]:
         if value is not None:
             own[canonical] = value
     if "bootstrap.servers" in own:
-        own["bootstrap.servers"] = _servers(own["bootstrap.servers"])
-    if "acks" in own:
-        own["acks"] = _acks(own["acks"])
+        own["bootstrap.servers"] = broker_addresses(own["bootstrap.servers"])
     return own
 
 
-def _check_types(config: Mapping[str, Any]) -> None:
+def check_types(config: Mapping[str, Any]) -> None:
     """Refuse what confluent-kafka would turn into text no one meant, as b"..." for bytes."""
     for name, value in config.items():
         if not (isinstance(value, str | int | float | os.PathLike) or callable(value) or name in _OBJECTS):
@@ -196,7 +136,12 @@ def _check_types(config: Mapping[str, Any]) -> None:
             )
 
 
-def _servers(value: str | Iterable[str]) -> str:
+def broker_addresses(value: str | Iterable[str]) -> str:
+    """Return ``host:port`` addresses as librdkafka takes them: one text, comma separated.
+
+    Raises:
+        ConfigurationError: there is none, or one holds a login.
+    """
     try:
         parts = value.split(",") if isinstance(value, str) else list(value)
         servers = [part.strip() for part in parts if part.strip()]
@@ -211,13 +156,6 @@ def _servers(value: str | Iterable[str]) -> str:
     if not servers:
         raise ConfigurationError("bootstrap_servers is empty: give at least one host:port, e.g. kafka:9092")
     return ",".join(servers)
-
-
-def _acks(value: str | int) -> str:
-    text = "all" if str(value) == "-1" else str(value)
-    if text not in {"0", "1", "all"} or isinstance(value, bool):
-        raise ConfigurationError(f'acks is {value!r}: use "0", "1" or "all"')
-    return text
 
 
 def check_whole_number(name: str, value: object, *, minimum: int) -> None:
@@ -238,19 +176,7 @@ def whole_number(config: Mapping[str, Any], name: str) -> int:
     return number
 
 
-def _obstacle_to_idempotence(config: Mapping[str, Any]) -> str | None:
-    """Return why the broker could not recognise a repeated batch with these settings, if it could not."""
-    if config["acks"] != "all":
-        return f'acks={config["acks"]} (the broker must confirm with acks="all")'
-    if config["retries"] < 1:
-        return "retries=0 (it needs at least one)"
-    in_flight = config["max.in.flight.requests.per.connection"]
-    if in_flight > _IDEMPOTENCE_MAX_IN_FLIGHT:
-        return f"max_in_flight_requests_per_connection={in_flight} (it allows {_IDEMPOTENCE_MAX_IN_FLIGHT})"
-    return None
-
-
-def _is_true(config: Mapping[str, Any], name: str) -> bool:
+def is_true(config: Mapping[str, Any], name: str) -> bool:
     """Read a boolean option as librdkafka does."""
     text = str(config.get(name, False)).lower()
     if text not in _TRUE | _FALSE:
@@ -258,16 +184,8 @@ def _is_true(config: Mapping[str, Any], name: str) -> bool:
     return text in _TRUE
 
 
-def _settle_idempotence(config: dict[str, Any], wanted: bool | None, *, explicit: bool) -> None:
-    obstacle = _obstacle_to_idempotence(config)
-    if explicit:
-        wanted = _is_true(config, "enable.idempotence")
-    if wanted and obstacle:
-        raise ConfigurationError(f"idempotence is not possible with {obstacle}: change one of the two")
-    config["enable.idempotence"] = obstacle is None if wanted is None else wanted
-
-
-def _check_security(config: Mapping[str, Any]) -> None:
+def check_security(config: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigurationError` where login or certificates are incomplete or would be ignored."""
     protocol = str(config.get("security.protocol", "PLAINTEXT")).upper()
     if protocol not in SECURITY_PROTOCOLS:
         raise ConfigurationError(

@@ -22,8 +22,9 @@ from airflow_workflow_events.events.cloudevents import CloudEventsMode
 from airflow_workflow_events.events.codec import MAX_EVENT_BYTES, KafkaRecord, encode
 from airflow_workflow_events.events.model import DEFAULT_TOPIC, WorkflowEvent
 from airflow_workflow_events.kafka.client import ProducerClient
-from airflow_workflow_events.kafka.config import check_topic, check_whole_number, producer_config
+from airflow_workflow_events.kafka.config import check_topic, check_whole_number, named_options
 from airflow_workflow_events.kafka.pending import PendingBatch, PendingEvent, timeout_error
+from airflow_workflow_events.kafka.producer_config import producer_config
 from airflow_workflow_events.kafka.reports import DeliveryReport
 
 #: How long the producer may take, at construction, to prove that a broker answers.
@@ -127,18 +128,18 @@ class WorkflowEventProducer:
             request_timeout_ms=request_timeout_ms,
             delivery_timeout_ms=delivery_timeout_ms,
             enable_idempotence=enable_idempotence,
-            options={
-                "client.id": client_id,
-                "security.protocol": security_protocol,
-                "sasl.mechanism": sasl_mechanism,
-                "sasl.username": sasl_username,
-                "sasl.password": sasl_password,
-                "oauth_cb": oauth_cb,
-                "ssl.ca.location": _path(ssl_ca_location),
-                "ssl.certificate.location": _path(ssl_certificate_location),
-                "ssl.key.location": _path(ssl_key_location),
-                "ssl.key.password": ssl_key_password,
-            },
+            options=named_options(
+                client_id=client_id,
+                security_protocol=security_protocol,
+                sasl_mechanism=sasl_mechanism,
+                sasl_username=sasl_username,
+                sasl_password=sasl_password,
+                oauth_cb=oauth_cb,
+                ssl_ca_location=ssl_ca_location,
+                ssl_certificate_location=ssl_certificate_location,
+                ssl_key_location=ssl_key_location,
+                ssl_key_password=ssl_key_password,
+            ),
             config=config,
         )
         self._client = ProducerClient(client_config, failure_log_level)
@@ -404,7 +405,3 @@ class WorkflowEventProducer:
 
 def _deadline(timeout: float | None) -> float | None:
     return None if timeout is None else monotonic() + timeout
-
-
-def _path(value: str | os.PathLike[str] | None) -> str | None:
-    return None if value is None else os.fspath(value)

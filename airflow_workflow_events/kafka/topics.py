@@ -42,17 +42,22 @@ def check_writable(config: Mapping[str, Any], topic: str, *, timeout_seconds: fl
         KafkaConnectionError: no answer came in time.
     """
     check_topic(topic)
-    connection = {
-        name: value
-        for name, value in config.items()
-        if name in _CONNECTION_OPTIONS or name.startswith(_CONNECTION_PREFIXES)
-    }
+    connection = connection_options(config)
     try:
         _check_exists(connection, topic, timeout_seconds)
         return _check_permitted(connection, topic, timeout_seconds)
     except confluent_kafka.KafkaException as error:
         cause = error.args[0]
         raise translate(cause, without_secrets(cause.str(), config)) from None
+
+
+def connection_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that say how to reach the cluster, for a client of another kind."""
+    return {
+        name: value
+        for name, value in config.items()
+        if name in _CONNECTION_OPTIONS or name.startswith(_CONNECTION_PREFIXES)
+    }
 
 
 def _check_exists(connection: Mapping[str, Any], topic: str, timeout_seconds: float) -> None:

@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from airflow_workflow_events.errors import ConfigurationError
-from airflow_workflow_events.kafka.config import (
-    SECRET_OPTIONS,
-    check_topic,
-    producer_config,
-    without_secrets,
-)
+from airflow_workflow_events.kafka.config import SECRET_OPTIONS, check_topic, without_secrets
+from airflow_workflow_events.kafka.producer_config import producer_config
 
 GUIDE: dict[str, Any] = {
     "bootstrap_servers": "localhost:9092",

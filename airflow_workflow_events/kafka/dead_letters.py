@@ -1,0 +1,160 @@
+"""The dead-letter topic: where a consumer puts what it cannot read or handle, with the reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+
+import confluent_kafka
+
+from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError
+from airflow_workflow_events.kafka.config import check_topic, without_secrets
+from airflow_workflow_events.kafka.reports import translate
+from airflow_workflow_events.kafka.topics import connection_options
+
+log = logging.getLogger(__name__)
+
+#: Headers that say why a message is where it is. The message's own key, value and headers stay as they were.
+REASON_HEADER = "dead_letter_reason"
+ERROR_HEADER = "dead_letter_error"
+TOPIC_HEADER = "dead_letter_topic"
+PARTITION_HEADER = "dead_letter_partition"
+OFFSET_HEADER = "dead_letter_offset"
+GROUP_HEADER = "dead_letter_group"
+ATTEMPTS_HEADER = "dead_letter_attempts"
+#: Set where the message was too large for the dead-letter topic, which then has it without its value.
+TRUNCATED_HEADER = "dead_letter_truncated"
+
+_MAX_REASON_CHARACTERS = 1_000
+_POLL_SECONDS = 0.1
+_DELIVERY_TIMEOUT_MS = 30_000
+_PAUSE_SECONDS = 1.0
+
+_Headers = list[tuple[str, str | bytes | None]]
+
+
+class DeadLetterTopic:
+    """Sends messages to a topic, and returns only when the broker has confirmed them.
+
+    Args:
+        config: librdkafka's configuration of the consumer; what it says about the connection is taken.
+        topic: the dead-letter topic.
+        group_id: the consumer's group, for the headers.
+
+    Raises:
+        ConfigurationError: the topic name is illegal.
+    """
+
+    def __init__(self, config: Mapping[str, Any], topic: str, group_id: str | None) -> None:
+        self.topic = check_topic(topic)
+        self._config = {
+            **connection_options(config),
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 0,
+            "message.timeout.ms": _DELIVERY_TIMEOUT_MS,
+            "partitioner": "murmur2_random",
+            # Whatever its topic took, this one has to take, and the reason besides.
+            "message.max.bytes": 100_000_000,
+        }
+        self._group_id = group_id
+        self._producer: confluent_kafka.Producer | None = None
+
+    def send(
+        self,
+        message: confluent_kafka.Message,
+        error: Exception,
+        *,
+        attempts: int = 0,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Send a message and wait until the broker has it.
+
+        While no broker can be reached it is tried again, without end: nothing is committed meanwhile, so
+        nothing is lost.
+
+        Args:
+            message: what was consumed.
+            error: why it could not be handled.
+            attempts: how often it was tried. Default 0.
+            is_stopped: whether to give up, asked again and again. Default: never.
+
+        Returns:
+            ``True`` once confirmed, ``False`` when given up because the consumer stops.
+
+        Raises:
+            KafkaError: the dead-letter topic cannot take it: it does not exist, may not be written to, ...
+        """
+        headers = self._headers(message, error, attempts)
+        value = message.value()
+        while not is_stopped():
+            failure = self._attempt(message.key(), value, headers, is_stopped)
+            if failure is None:
+                return True
+            if failure.name == "MSG_SIZE_TOO_LARGE" and value is not None:
+                # The reason takes room as well. Topic and offset say where the value can be had.
+                value, headers = None, [*headers, (TRUNCATED_HEADER, b"true")]
+                continue
+            if not failure.retriable:
+                raise type(failure)(
+                    f"the dead-letter topic {self.topic} did not take a message: {failure}", name=failure.name
+                )
+            log.error(
+                "the dead-letter topic %s did not take a message, trying again: %s", self.topic, failure
+            )
+        return False
+
+    def close(self) -> None:
+        """Give the client up. Everything that was sent has been confirmed."""
+        self._producer = None
+
+    def _attempt(
+        self,
+        key: bytes | str | None,
+        value: bytes | str | None,
+        headers: _Headers,
+        is_stopped: Callable[[], bool],
+    ) -> KafkaError | None:
+        if self._producer is None:
+            self._producer = confluent_kafka.Producer(
+                self._config, logger=logging.getLogger("airflow_workflow_events.librdkafka")
+            )
+        reports: list[confluent_kafka.KafkaError | None] = []
+        try:
+            self._producer.produce(
+                self.topic,
+                value=value,
+                key=key,
+                headers=headers,
+                on_delivery=lambda error, _message: reports.append(error),
+            )
+        except confluent_kafka.KafkaException as error:
+            return self._translated(error.args[0])
+        deadline = monotonic() + _DELIVERY_TIMEOUT_MS / 1000 + _PAUSE_SECONDS
+        while not reports and monotonic() < deadline and not is_stopped():
+            self._producer.poll(_POLL_SECONDS)
+        if not reports:
+            self._producer = None  # its answer, should it still come, is nobody's any more
+            return KafkaTimeoutError("no delivery report came in time", name="_TIMED_OUT")
+        return None if reports[0] is None else self._translated(reports[0])
+
+    def _translated(self, error: confluent_kafka.KafkaError) -> KafkaError:
+        return translate(error, without_secrets(error.str(), self._config))
+
+    def _headers(self, message: confluent_kafka.Message, error: Exception, attempts: int) -> _Headers:
+        own: Any = message.headers() or []  # confluent-kafka gives a list, whatever its type says
+        reason = {
+            REASON_HEADER: str(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__,
+            ERROR_HEADER: type(error).__qualname__,
+            TOPIC_HEADER: str(message.topic()),
+            PARTITION_HEADER: str(message.partition()),
+            OFFSET_HEADER: str(message.offset()),
+            ATTEMPTS_HEADER: str(attempts),
+        }
+        if self._group_id is not None:
+            reason[GROUP_HEADER] = self._group_id
+        # A message that is replayed from here and fails again has the latest reason only.
+        kept = [(name, value) for name, value in own if name not in reason]
+        return kept + [(name, text.encode("utf-8", "replace")) for name, text in reason.items()]
