@@ -47,6 +47,7 @@ bench: $(VENV)/.installed-bench
 
 schema: $(VENV)/.installed
 	$(BIN)/python -m airflow_workflow_events.events.schema
+	$(BIN)/python -m airflow_workflow_events.events.asyncapi
 
 clean:
 	rm -rf $(VENV) .work dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache \

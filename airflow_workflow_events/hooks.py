@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
 from airflow.providers.common.compat.sdk import AirflowException, mask_secret
@@ -18,12 +19,28 @@ from airflow_workflow_events.settings import Settings
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from airflow_workflow_events.kafka.consumer import WorkflowEventConsumer
     from airflow_workflow_events.kafka.producer import WorkflowEventProducer
+
+_Client = TypeVar("_Client")
 
 # What this hook reads from the extra itself; everything else there is librdkafka's.
 _OWN_FIELDS = ("topic", "environment", "cloudevents", "connect.timeout.ms", "config")
 # A stock Kafka connection may serve consumers too; a producer would only warn about these.
 _CONSUMER_FIELDS = ("group.id", "group.instance.id", "auto.offset.reset", "enable.auto.commit")
+# librdkafka warns about options of producers in a consumer, and the other way round.
+_CONSUMER_PREFIXES = (
+    "fetch.",
+    "queued.",
+    "client.rack",
+    "check.crcs",
+    "isolation.level",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "partition.assignment.strategy",
+)
+_CLIENT_ID = "airflow-workflow-events"
 _DEFAULT_PORT = 9092
 _HAS_PORT = re.compile(r"^(?:[^:]+|\[[^\]]+\]):\d+$")
 # A person waits for the answer of the test button.
@@ -32,7 +49,7 @@ _TOPIC_TIMEOUT_SECONDS = 3.0
 
 
 class WorkflowEventHook(KafkaBaseHook):
-    """Makes a :class:`~airflow_workflow_events.WorkflowEventProducer` from an Airflow connection.
+    """Makes producers and consumers from an Airflow connection.
 
     Built on the Kafka provider's hook, so Amazon MSK IAM, Google Managed Kafka and the allow-list of OAuth
     callbacks work as they do there. Takes a connection of type ``workflow_events``, or a stock ``kafka`` one.
@@ -87,30 +104,64 @@ class WorkflowEventHook(KafkaBaseHook):
             KafkaConnectionError: no broker answered, unless ``connect=False``.
             KafkaAuthenticationError: the broker refused the credentials.
         """
-        from airflow_workflow_events.kafka.config import (
-            ALIASES,
-            OPTION_OF_PARAMETER,
-            SECRET_OPTIONS,
-            whole_number,
-        )
         from airflow_workflow_events.kafka.producer import WorkflowEventProducer
+
+        if "cloudevents" in self.fields:
+            overrides.setdefault("cloudevents", self.fields["cloudevents"])
+        return self._make(WorkflowEventProducer, self.client_options(), overrides)
+
+    def get_consumer(self, **overrides: Any) -> WorkflowEventConsumer:
+        """Return a new consumer for the connection. The caller closes it, best with ``with``.
+
+        Of the connection's librdkafka options it takes those that say how to reach the brokers, and those of
+        consumers; its ``group.id`` is not used, as a group's members share the events: name one here.
+
+        Args:
+            **overrides: parameters of the consumer that win over the connection's fields.
+
+        Raises:
+            ConfigurationError: the connection has no brokers, or a field or parameter cannot be used.
+            KafkaConnectionError: no broker answered, unless ``connect=False``.
+            KafkaAuthenticationError: the broker refused the credentials.
+        """
+        from airflow_workflow_events.kafka.consumer import WorkflowEventConsumer
+
+        return self._make(WorkflowEventConsumer, self.consumer_options(), overrides)
+
+    def client_options(self) -> dict[str, Any]:
+        """Return the connection's librdkafka options, completed by the Kafka provider. Holds the secrets."""
+        from airflow_workflow_events.kafka.config import SECRET_OPTIONS
 
         config = self._build_config()
         for name in SECRET_OPTIONS & config.keys():
             # Airflow masks by the name of the key, and misses ssl.key.pem and the like.
             mask_secret(str(config[name]))
-        options: dict[str, Any] = {"topic": self.topic, "client_id": "airflow-workflow-events"}
-        if "cloudevents" in self.fields:
-            options["cloudevents"] = self.fields["cloudevents"]
-        # The producer lets config win over its parameters; here the caller's word is the last.
+        return config
+
+    def consumer_options(self) -> dict[str, Any]:
+        """Return those of :meth:`client_options` that a consumer understands."""
+        from airflow_workflow_events.kafka.topics import connection_options
+
+        config = self.client_options()
+        own = {name: value for name, value in config.items() if name.startswith(_CONSUMER_PREFIXES)}
+        return {**connection_options(config), **own}
+
+    def _make(
+        self, client: Callable[..., _Client], config: dict[str, Any], overrides: dict[str, Any]
+    ) -> _Client:
+        """Make a client of the connection's librdkafka options and the parameters that win over them."""
+        from airflow_workflow_events.kafka.config import ALIASES, OPTION_OF_PARAMETER, whole_number
+
+        # A client lets config win over its parameters; here the caller's word is the last.
         given = {OPTION_OF_PARAMETER.get(name) for name in overrides}
         own_config = {name: value for name, value in config.items() if name not in given}
         for name, value in (overrides.pop("config", None) or {}).items():
             own_config[ALIASES.get(name, name)] = value
+        options: dict[str, Any] = {"topic": self.topic, "client_id": _CLIENT_ID, **overrides}
         try:
             if "connect.timeout.ms" in self.fields:  # as text, in a connection made by hand
-                options["connect_timeout_ms"] = whole_number(self.fields, "connect.timeout.ms")
-            return WorkflowEventProducer(**{**options, **overrides}, config=own_config)
+                options.setdefault("connect_timeout_ms", whole_number(self.fields, "connect.timeout.ms"))
+            return client(**options, config=own_config)
         except ConfigurationError as error:
             raise ConfigurationError(f"connection {self.workflow_events_conn_id!r}: {error}") from None
         except KafkaError as error:

@@ -30,44 +30,33 @@ MAX_DEPTH = 100
 MAX_INTEGER_BITS = 1024
 
 _MAX_INTEGER = 2**MAX_INTEGER_BITS
+_MIN_INTEGER = -_MAX_INTEGER
 _NOT_FINITE = "is NaN or infinite, which JSON has no number for: use null"
 
 JsonValue = Any
 """``None``, ``bool``, ``int``, ``float``, ``str``, or a list or string-keyed dict of these."""
 
 
-class ParsedJson:
-    """An object that a JSON parser has just made, within these limits: converting it would change nothing.
-
-    Args:
-        content: the object, which nobody else holds.
-    """
-
-    __slots__ = ("content",)
-
-    def __init__(self, content: dict[str, JsonValue]) -> None:
-        self.content = content
-
-
 def is_within_limits(value: JsonValue, depth: int = 0) -> bool:
     """Whether what a JSON parser has made keeps :data:`MAX_DEPTH`, :data:`MAX_INTEGER_BITS` and is finite.
 
     Args:
-        value: the value.
+        value: the object or array.
         depth: how many levels it lies deep. Default 0.
     """
-    kind = type(value)
-    if kind is dict or kind is list:
-        if depth >= MAX_DEPTH:
+    if depth >= MAX_DEPTH:
+        return False
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind is str or item is None or kind is bool:
+            continue
+        if kind is int:
+            within = _MIN_INTEGER < item < _MAX_INTEGER
+        else:
+            within = math.isfinite(item) if kind is float else is_within_limits(item, depth + 1)
+        if not within:
             return False
-        for item in value.values() if kind is dict else value:
-            # Most values are texts, and need no call.
-            if type(item) is not str and item is not None and not is_within_limits(item, depth + 1):
-                return False
-        return True
-    if kind is float:
-        return math.isfinite(value)
-    return kind is not int or -_MAX_INTEGER < value < _MAX_INTEGER
+    return True
 
 
 def to_json_object(value: object, path: str) -> dict[str, JsonValue]:

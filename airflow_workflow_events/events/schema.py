@@ -1,11 +1,13 @@
 """The published contract: JSON Schema of the event, generated from the model and committed with it.
 
-Run ``python -m airflow_workflow_events.events.schema`` to write it anew after a compatible change.
+``make schema`` writes it anew after a compatible change, together with the AsyncAPI document that is built on
+it, see :mod:`airflow_workflow_events.events.asyncapi`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +44,29 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def render() -> str:
-    """Return the schema as it is committed: indented, in a stable order, ending with a newline."""
-    return json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
+def render(document: Mapping[str, Any]) -> str:
+    """Return a document as it is committed: indented, in a stable order, ending with a newline."""
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a committed document anew and say so on stdout.
+
+    Args:
+        path: its file; the directory is made if it is missing.
+        document: what to write.
+
+    Raises:
+        OSError: the file cannot be written, e.g. in an installed package.
+    """
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(render(document), encoding="utf-8")
+    print(f"wrote {path.name}")
 
 
 def main() -> None:
     """Write the committed schema anew."""
-    SCHEMA_PATH.parent.mkdir(exist_ok=True)
-    SCHEMA_PATH.write_text(render(), encoding="utf-8")
-    print(f"wrote {SCHEMA_PATH.name}")
+    write(SCHEMA_PATH, json_schema())
 
 
 if __name__ == "__main__":

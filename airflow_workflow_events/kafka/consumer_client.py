@@ -86,6 +86,8 @@ class ConsumerClient:
         self._incremental = "cooperative" in str(config.get("partition.assignment.strategy", ""))
         self._assigned: set[Place] = set()
         self._not_before_ms: dict[Place, int] = {}
+        self.begun: dict[Place, int] = {}
+        """Without a group: the partitions that are read, and the offset at which each began."""
         self._next_discovery = 0.0
         self._absent_at_first: set[str] = set()
         self._warned: dict[str, float] = {}
@@ -192,6 +194,33 @@ class ConsumerClient:
             elif deadline is not None and monotonic() >= deadline:
                 break
         return []
+
+    def offsets_of(self, moment: dt.datetime) -> dict[Place, int]:
+        """Return for each partition that is read the offset of its first record since ``moment``.
+
+        Raises:
+            KafkaError: the brokers do not say.
+        """
+        partitions = [TopicPartition(topic, partition) for topic, partition in self.begun]
+        try:
+            found = resolve(self._consumer, partitions, moment, _ANSWER_SECONDS) if partitions else []
+        except KafkaException as error:
+            raise translate(error.args[0], self.connection.safe_text(error.args[0])) from None
+        return {(one.partition.topic, one.partition.partition): max(one.partition.offset, 0) for one in found}
+
+    def assign_at(self, positions: Mapping[Place, int]) -> None:
+        """Without a group: go on reading each partition at an offset, and drop what was fetched before.
+
+        Args:
+            positions: for each topic and partition the offset that comes next; where it has none, the
+                partition goes on where it began.
+        """
+        self._consumer.assign(
+            [
+                TopicPartition(topic, partition, positions.get((topic, partition), began))
+                for (topic, partition), began in self.begun.items()
+            ]
+        )
 
     def store(self, positions: Mapping[Place, int]) -> None:
         """Say what is handled, so that it is committed in the background, on a rebalance and on closing.
@@ -340,6 +369,7 @@ class ConsumerClient:
         for one in beginnings:
             place = (one.partition.topic, one.partition.partition)
             self._assigned.add(place)
+            self.begun[place] = max(one.partition.offset, 0)
             if one.not_before_ms is not None:
                 self._not_before_ms[place] = one.not_before_ms
 

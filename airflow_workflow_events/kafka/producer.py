@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from airflow_workflow_events.errors import (
     ConfigurationError,
+    EventSerializationError,
+    EventTooLargeError,
     KafkaError,
     KafkaQueueFullError,
     KafkaTimeoutError,
@@ -33,6 +35,9 @@ CONNECT_TIMEOUT_MS = 10_000
 # Without a linger, librdkafka sends whatever is queued when the broker has answered: events queued in quick
 # succession share a request, those queued one serialisation apart hardly do.
 _ENCODED_AT_ONCE = 200
+
+ValueSerializer = Callable[[bytes, str], bytes]
+"""Takes an event's JSON and the topic it goes to, and returns the value of the message."""
 
 
 class WorkflowEventProducer:
@@ -73,6 +78,9 @@ class WorkflowEventProducer:
         connect_timeout_ms: the bound on that proof, in milliseconds. Default 10,000.
         failure_log_level: at which an event that was not delivered is logged; lower it where whoever
             publishes keeps the event and tries again. Default ``logging.ERROR``.
+        value_serializer: takes an event's JSON and the topic, and returns the value to send in its place,
+            such as :class:`~airflow_workflow_events.kafka.registry.RegistryValueSerializer`. Not with
+            ``cloudevents="structured"``. Default ``None``: the JSON is sent.
         config: any librdkafka options, by librdkafka's names; they win over the parameters above.
 
     Raises:
@@ -107,6 +115,7 @@ class WorkflowEventProducer:
         connect: bool = True,
         connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
         failure_log_level: int = logging.ERROR,
+        value_serializer: ValueSerializer | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self._topic = check_topic(topic)
@@ -117,6 +126,12 @@ class WorkflowEventProducer:
             raise ConfigurationError(
                 f"cloudevents is {cloudevents!r}: use 'binary', 'structured' or 'off'"
             ) from None
+        if value_serializer is not None and self._mode is CloudEventsMode.STRUCTURED:
+            raise ConfigurationError(
+                "value_serializer does not go with cloudevents='structured': no reader of CloudEvents would "
+                "find the envelope in what it makes; use 'binary', which has the attributes as headers"
+            )
+        self._value_serializer = value_serializer
         check_whole_number("max_event_bytes", max_event_bytes, minimum=1)
         check_whole_number("connect_timeout_ms", connect_timeout_ms, minimum=1)
         self._max_event_bytes = max_event_bytes
@@ -191,7 +206,8 @@ class WorkflowEventProducer:
             KafkaTimeoutError: ``timeout`` ran out; the outcome is unknown, and publishing the same event
                 again is safe for consumers that dedupe by its id.
             EventTooLargeError: the event is larger than ``max_event_bytes``.
-            EventSerializationError: the event was changed into something JSON cannot carry.
+            EventSerializationError: the event was changed into something JSON cannot carry, or
+                ``value_serializer`` failed.
             ConfigurationError: the topic name is illegal.
             ProducerClosedError: the producer is closed.
             ReentrantCallError: called from a delivery callback, such as a done-callback of a future of
@@ -369,6 +385,8 @@ class WorkflowEventProducer:
     ) -> None:
         for start in range(0, len(batch), _ENCODED_AT_ONCE):
             records = self._encoded(batch, start, pending)
+            if self._value_serializer is not None:
+                records = self._all_serialized(self._value_serializer, records, batch, target, pending)
             accepted = self._client.produce_many(records, target, pending.settle)
             for index, record in records[accepted:]:
                 on_delivery = partial(pending.settle, index)
@@ -392,7 +410,47 @@ class WorkflowEventProducer:
         if not isinstance(event, WorkflowEvent):
             raise TypeError(f"expected a WorkflowEvent, got {type(event).__name__}: build one from your data")
         target = self._check_usable(topic)
-        return encode(event, self._mode, max_bytes=self._max_event_bytes), target
+        record = encode(event, self._mode, max_bytes=self._max_event_bytes)
+        if self._value_serializer is not None:
+            record = self._serialized(self._value_serializer, record, event, target)
+        return record, target
+
+    def _serialized(
+        self, serializer: ValueSerializer, record: KafkaRecord, event: WorkflowEvent, topic: str
+    ) -> KafkaRecord:
+        try:
+            value: object = serializer(record.value, topic)
+        except WorkflowEventsError:
+            raise
+        except Exception as error:  # the user's code; what it says stays its own, as the cause
+            raise EventSerializationError(
+                f"event {event.event_id} was not sent: value_serializer raised {type(error).__name__}"
+            ) from error
+        if not isinstance(value, bytes):
+            raise EventSerializationError(
+                f"event {event.event_id} was not sent: value_serializer returned a {type(value).__name__}, "
+                "not bytes"
+            )
+        record = record._replace(value=value)
+        if record.size_bytes > self._max_event_bytes:
+            raise EventTooLargeError(event.event_id, record.size_bytes, self._max_event_bytes)
+        return record
+
+    def _all_serialized(
+        self,
+        serializer: ValueSerializer,
+        records: list[tuple[int, KafkaRecord]],
+        batch: list[WorkflowEvent],
+        topic: str,
+        pending: PendingBatch,
+    ) -> list[tuple[int, KafkaRecord]]:
+        serialized = []
+        for index, record in records:
+            try:
+                serialized.append((index, self._serialized(serializer, record, batch[index], topic)))
+            except WorkflowEventsError as error:
+                pending.refuse(index, error)
+        return serialized
 
     def _check_usable(self, topic: str | None) -> str:
         self._client.check_usable()

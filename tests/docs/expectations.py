@@ -1,4 +1,4 @@
-"""What each snippet of ``docs/producer.md`` and ``docs/outbox.md`` does, asserted after it was executed.
+"""What each snippet of the documents does, asserted after it was executed.
 
 Keys are headings; ``(2)`` is the second block under a heading. A snippet without an entry fails a test.
 """
@@ -13,6 +13,7 @@ import uuid
 import httpx
 
 from airflow_workflow_events import EmbeddedBroker, EventType, WorkflowEvent, WorkflowEventProducer
+from tests.docs.contract import CONTRACT
 from tests.docs.reading import Check, Run
 from tests.docs.web import serving
 from tests.events import make_event
@@ -238,7 +239,7 @@ def asyncio_producer(run: Run) -> None:
 
 def log_at_info(run: Run) -> None:
     log = publish_and_fail(run)
-    assert "INFO:airflow_workflow_events.kafka.client:connected to Kafka at" in log
+    assert "INFO:airflow_workflow_events.kafka.connection:connected to Kafka at" in log
     assert "ERROR:airflow_workflow_events.kafka.pending:event" in log
     assert "was not delivered to workflow-events: TOPIC_AUTHORIZATION_FAILED" in log
     assert "was delivered to" not in log
@@ -334,4 +335,8 @@ def outbox_delivered(run: Run) -> None:
 OUTBOX: dict[str, Check] = {"Accept, and relay": outbox_delivered}
 
 #: By document; another document's snippets need only be executed without an error.
-CHECKS: dict[str, dict[str, Check]] = {"docs/producer.md": PRODUCER, "docs/outbox.md": OUTBOX}
+CHECKS: dict[str, dict[str, Check]] = {
+    "docs/contract.md": CONTRACT,
+    "docs/outbox.md": OUTBOX,
+    "docs/producer.md": PRODUCER,
+}

@@ -30,6 +30,8 @@ from tests.events import make_event, make_events
 
 #: Where the documentation says a broker is.
 _DOCUMENTED_SERVERS = re.compile(r"\b(?:localhost|kafka|kafka\.example\.com):9092\b")
+#: Where it says a schema registry is, and where confluent-kafka's mock one is.
+_DOCUMENTED_REGISTRY, _REGISTRY = "http://schema-registry:8081", "mock://documentation"
 _PRODUCER_FOR_THE_DEFAULT_SERVERS = re.compile(r"(\w*WorkflowEventProducer)\(\)")
 
 Check = Callable[["Run"], None]
@@ -54,7 +56,7 @@ class Site:
 
     def at_this_broker(self, code: str) -> str:
         """Have code use this broker in place of the documented one."""
-        code = _DOCUMENTED_SERVERS.sub(self.servers, code)
+        code = _DOCUMENTED_SERVERS.sub(self.servers, code).replace(_DOCUMENTED_REGISTRY, _REGISTRY)
         if self.servers != "localhost:9092":
             code = _PRODUCER_FOR_THE_DEFAULT_SERVERS.sub(rf'\1("{self.servers}")', code)
         return code

@@ -139,6 +139,12 @@ def test_code_is_in_blocks_that_say_their_language() -> None:
     assert [snippet.id for snippet in SNIPPETS if not snippet.language] == []
 
 
+def test_code_in_other_languages_is_executed_as_a_consumer() -> None:
+    others = [snippet for snippet in SNIPPETS if snippet.language not in {"bash", "json", "python"}]
+
+    assert [snippet.id for snippet in others if snippet.kind != "consumer"] == []
+
+
 def test_every_document_is_looked_at() -> None:
     root = Path(__file__).parents[2]
 

@@ -18,9 +18,11 @@ import airflow_workflow_events
 from airflow_workflow_events import errors, events, kafka
 
 PUBLIC_NAMES = {
+    "AsyncWorkflowEventConsumer",
     "AsyncWorkflowEventProducer",
     "CloudEventsMode",
     "ConfigurationError",
+    "ConsumerClosedError",
     "DeliveryReport",
     "EmbeddedBroker",
     "EventDecodeError",
@@ -32,7 +34,10 @@ PUBLIC_NAMES = {
     "KafkaError",
     "KafkaTimeoutError",
     "ProducerClosedError",
+    "SeenInMemory",
+    "SeenInSqlite",
     "WorkflowEvent",
+    "WorkflowEventConsumer",
     "WorkflowEventMetadata",
     "WorkflowEventPayload",
     "WorkflowEventProducer",
@@ -49,6 +54,7 @@ ERRORS: list[errors.WorkflowEventsError] = [
     errors.EventDecodeError("what"),
     errors.ConfigurationError("what"),
     errors.ProducerClosedError("what"),
+    errors.ConsumerClosedError("what"),
     errors.ReentrantCallError("what"),
     errors.OutboxError("what"),
     errors.OutboxUnavailableError("what"),

@@ -186,6 +186,10 @@ def having(**fields: Any) -> bytes:
     return json.dumps(VALID | fields).encode()
 
 
+def nested(levels: int) -> dict[str, Any]:
+    return {"a": nested(levels - 1)} if levels > 1 else {}
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -213,6 +217,12 @@ def having(**fields: Any) -> bytes:
         (having(metadata={"environment": "p", "version": "2.0"}), "is 2.0.*upgrade"),
         (having(metadata={"environment": "canary", "tags": "canary"}), r"metadata\.tags: "),
         (having(payload={"data": "canary"}), r"payload\.data: must be a mapping"),
+        (having(payload={"data": {"a": float("nan")}}), "is not JSON"),
+        (having(unknown=[float("-inf")]), "is not JSON"),
+        (having().replace(b'"payload":', b'"more": NaN, "more": 1, "payload":'), "is not JSON"),
+        (having(payload={"data": {"a": 2**1024}}), r"payload\.data\.a: .*more than 1024 bits"),
+        (having(payload={"data": {"a": [-(2**1024)]}}), r"payload\.data\.a\[0\]: .*more than 1024 bits"),
+        (having(payload={"data": nested(101)}), "nested deeper than 100 levels"),
         (
             having(payload={"data": {"a": "@"}}).replace(b'"@"', b"1e999"),
             r"payload\.data\.a: is NaN or infinite",
@@ -226,6 +236,18 @@ def test_what_is_no_event_is_refused_with_the_reason_and_without_the_value(
         decode(value)
 
     assert "canary" not in str(caught.value)
+
+
+def test_a_payload_may_go_as_far_as_the_limits() -> None:
+    data = {"deep": nested(99), "big": 2**1024 - 1, "small": -(2**1024) + 1, "list": [[1.5, True, None, "ü"]]}
+
+    assert decode(having(payload={"data": data})).payload.data == data
+
+
+def test_of_a_field_that_stands_there_twice_the_last_one_counts() -> None:
+    value = having().replace(b'"payload": {', b'"event_id": "e-2", "more": 1, "more": 2, "payload": {')
+
+    assert decode(value) == decode(value.decode()) == decode(having(event_id="e-2", more=2))
 
 
 def test_text_is_read_like_bytes() -> None:
@@ -284,6 +306,21 @@ def test_a_structured_message_is_known_by_its_content_type(name: str, content_ty
     value = json.dumps({"specversion": "1.0", "data": VALID})
 
     assert decode(value, [(name, content_type)]) == decode(value, {name: content_type}) == decode(having())
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (without("event_id"), "event_id is missing"),
+        (having(timestamp=None), "timestamp is missing"),
+        (having(workflow_id=7), "not a workflow event: workflow_id: Input should be a valid string"),
+    ],
+)
+def test_what_is_in_an_envelope_is_refused_as_it_is_without_one(value: bytes, reason: str) -> None:
+    envelope = b'{"specversion": "1.0", "data": %b}' % value
+
+    with pytest.raises(EventDecodeError, match=f"^{reason}"):
+        decode(envelope, {"content-type": "application/cloudevents+json"})
 
 
 @pytest.mark.parametrize("envelope", [{}, {"data": None}, {"data": "text"}, {"data_base64": "e30="}])

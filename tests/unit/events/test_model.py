@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime as dt
+import json
 import pickle
 from typing import Any
 from uuid import UUID
@@ -158,6 +159,51 @@ def test_absent_text_in_the_metadata_is_null_and_never_empty() -> None:
     metadata = WorkflowEventMetadata(environment="p", owner="", team="", correlation_id="", traceparent="")
 
     assert (metadata.owner, metadata.team, metadata.correlation_id, metadata.traceparent) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"owner": "", "team": "", "correlation_id": None, "traceparent": "t", "producer": "ü"},
+        {"tags": ["sales", ""], "truncated": [], "redacted": None},
+        {"emitted_at": "2026-11-23T02:44:35.216843"},
+        {"emitted_at": 1.5, "version": "1.7", "region": {"name": ["eu"]}, "none": None},
+    ],
+    ids=str,
+)
+def test_metadata_is_the_same_whether_it_comes_from_json_text_or_from_python(
+    metadata: dict[str, Any],
+) -> None:
+    fields = {"environment": "p"} | metadata
+
+    read = WorkflowEventMetadata.model_validate_json(json.dumps(fields))
+
+    assert read == WorkflowEventMetadata(**fields)
+    assert read.model_fields_set == WorkflowEventMetadata(**fields).model_fields_set
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"metadata": {"environment": "p", "owner": 3}},
+        {"metadata": {"environment": "p", "team": ["a"]}},
+        {"metadata": {"environment": "p", "tags": [None]}},
+        {"payload": {"data": "text"}},
+        {"payload": {"data": [1]}},
+        {"payload": {"data": {"a": [2**1024]}}},
+        {"event_id": 5},
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_json_text_is_refused_as_it_is_from_python(fields: dict[str, Any]) -> None:
+    fields = json.loads(make_event().model_dump_json()) | fields
+
+    with pytest.raises(ValidationError) as from_python:
+        WorkflowEvent(**fields)
+    with pytest.raises(ValidationError) as from_json:
+        WorkflowEvent.model_validate_json(json.dumps(fields))
+
+    assert str(from_json.value) == str(from_python.value)
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.7", "1.12"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_workflow_events.errors import ConfigurationError
-from airflow_workflow_events.kafka.config import SECRET_OPTIONS, check_topic, without_secrets
+from airflow_workflow_events.kafka.config import SECRET_OPTIONS, check_topic, named_options, without_secrets
 from airflow_workflow_events.kafka.producer_config import producer_config
 
 GUIDE: dict[str, Any] = {
@@ -168,7 +168,7 @@ def test_an_option_given_twice_by_two_names_is_refused() -> None:
 
 
 def test_options_that_are_none_are_dropped() -> None:
-    result = built(options={"client.id": None}, config={"acks": None, "sasl.password": None})
+    result = built(options=named_options(client_id=None), config={"acks": None, "sasl.password": None})
 
     assert result == built()
 

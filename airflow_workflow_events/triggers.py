@@ -1,0 +1,230 @@
+"""The trigger: waits in the triggerer for workflow events, for sensors and for assets."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import AsyncIterator, Hashable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.events.filters import EventFilter, Names
+from airflow_workflow_events.events.model import EventType
+from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
+
+if TYPE_CHECKING:
+    from airflow.triggers.shared_stream import SharedStreamProducer
+
+    from airflow_workflow_events.kafka.intake import ReceivedEvent
+    from airflow_workflow_events.kafka.positions import StartFrom
+    from airflow_workflow_events.watching import Watcher
+
+_CLASS_PATH = "airflow_workflow_events.triggers.WorkflowEventTrigger"
+
+
+class WorkflowEventTrigger(BaseEventTrigger):
+    """Fires when a workflow event arrives that is waited for.
+
+    For :class:`~airflow.sdk.AssetWatcher`, which schedules DAGs on events, and under
+    :class:`~airflow_workflow_events.sensors.WorkflowEventSensor`. All triggers of a triggerer that wait on
+    one connection and topic share one consumer, however many they are. Tombstones and whatever else is no
+    workflow event are passed over, and an outage of the brokers is sat out.
+
+    With an asset it goes on where it left off, under a consumer group of its own: an offset is committed only
+    after Airflow has stored the asset event (Airflow 3.3 and newer), or a while after the event was handed to
+    Airflow (3.1 and 3.2), so that an event may come twice after a crash, under the same ``event_id``, but is
+    not missed.
+
+    Args:
+        workflow_id: name or glob, or several of which one must match. Default ``None``: any.
+        workflow_run_id: likewise.
+        event_type: likewise. Default: ``"workflow.completed"``.
+        source: likewise. Default: any.
+        environment: likewise. Default: any.
+        data: conditions on ``payload.data``; see
+            :class:`~airflow_workflow_events.events.filters.EventFilter`.
+        fail_on: event types, of the same workflow, run, source and environment, that end a sensor's waiting
+            with failure. Default: none.
+        topic: the topic. Default: the connection's.
+        start_from: where to begin when nothing is committed yet: ``"latest"`` (default), ``"earliest"``, or a
+            moment in ISO 8601 with a time zone.
+        group_id: the consumer group in which an asset's position is kept; each watcher needs its own.
+            Default: one derived from these parameters and ``[workflow_events] source_instance``.
+        workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``.
+        once: fire once and end, as sensors need it. Default ``False``.
+
+    Raises:
+        ConfigurationError: a parameter cannot be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflow_id: Names = None,
+        workflow_run_id: Names = None,
+        event_type: Names = EventType.WORKFLOW_COMPLETED.value,
+        source: Names = None,
+        environment: Names = None,
+        data: Mapping[str, Any] | None = None,
+        fail_on: Names = None,
+        topic: str | None = None,
+        start_from: str = "latest",
+        group_id: str | None = None,
+        workflow_events_conn_id: str = DEFAULT_CONNECTION,
+        once: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.awaited = EventFilter(
+            workflow_id=workflow_id,
+            workflow_run_id=workflow_run_id,
+            event_type=event_type,
+            source=source,
+            environment=environment,
+            data=data,
+        )
+        self._failures = (
+            EventFilter(
+                workflow_id=workflow_id,
+                workflow_run_id=workflow_run_id,
+                event_type=fail_on,
+                source=source,
+                environment=environment,
+            )
+            if fail_on
+            else None
+        )
+        self.start_from = _check_start(start_from)
+        self.topic = topic
+        self.group_id = group_id
+        self.workflow_events_conn_id = workflow_events_conn_id
+        self.once = once
+        others = {
+            "fail_on": None if self._failures is None else self._failures.parameters["event_type"],
+            "topic": topic,
+            "start_from": None if start_from == "latest" else start_from,
+            "group_id": group_id,
+            "workflow_events_conn_id": (
+                None if workflow_events_conn_id == DEFAULT_CONNECTION else workflow_events_conn_id
+            ),
+            "once": once or None,
+        }
+        self._parameters = {
+            "event_type": None,  # given explicitly, as its default is not "any"
+            **self.awaited.parameters,
+            **{name: value for name, value in others.items() if value is not None},
+        }
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores: the class path and the parameters that are not defaults."""
+        return _CLASS_PATH, dict(self._parameters)
+
+    @property
+    def start(self) -> StartFrom | dt.datetime:
+        """Where to begin when nothing is committed yet."""
+        from airflow_workflow_events.kafka.positions import StartFrom
+
+        if self.start_from in {"latest", "earliest"}:
+            return StartFrom(self.start_from)
+        return dt.datetime.fromisoformat(self.start_from)
+
+    @property
+    def effective_group_id(self) -> str:
+        """The consumer group in which the position is kept."""
+        if self.group_id is not None:
+            return self.group_id
+        from airflow_workflow_events.settings import Settings
+
+        # Where to begin says nothing about who this is.
+        identity = {name: value for name, value in self._parameters.items() if name != "start_from"}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        return ".".join(filter(None, ("airflow-workflow-events", Settings.load().source_instance, digest)))
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait by itself: a sensor's trigger, and an asset's before Airflow 3.3."""
+        if not self.once:
+            async for event in self._run_unconfirmed():
+                yield event
+            return
+        from airflow_workflow_events.kafka.hub import Progress
+        from airflow_workflow_events.waiting import EventStream
+
+        filters = [one for one in (self.awaited, self._failures) if one is not None]
+        async with EventStream(self.workflow_events_conn_id, self.topic, filters, self.start) as stream:
+            async for delivery in stream:
+                found = None if isinstance(delivery, Progress) else self.judge(delivery)
+                if found is not None:
+                    yield _fire(found)
+                    return
+
+    def shared_stream_key(self) -> Hashable | None:
+        """Have Airflow 3.3 and newer confirm what it has stored: its shared streams do that."""
+        if self.once or not _has_shared_streams():
+            return None
+        return ("workflow-events", self.workflow_events_conn_id, self.topic, self.effective_group_id)
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
+        """Return the stream of a watcher with these parameters, which commits what Airflow has stored."""
+        from airflow_workflow_events.watching import WatcherStream
+
+        return WatcherStream(cls(**kwargs).watcher())
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """Fire for each event of the stream; it holds only those that are waited for."""
+        async for received in shared_stream:
+            yield _fire(as_json(received))
+
+    def watcher(self) -> Watcher:
+        """Return what an asset's trigger waits through: a stream with a position that is kept in Kafka."""
+        from airflow_workflow_events.watching import Watcher
+
+        return Watcher(
+            self.workflow_events_conn_id, self.topic, self.awaited, self.start, self.effective_group_id
+        )
+
+    async def _run_unconfirmed(self) -> AsyncIterator[TriggerEvent]:
+        async with self.watcher() as watcher:
+            async for received in watcher.events():
+                yield _fire(as_json(received))
+                watcher.hand_over(received)
+
+    def judge(self, received: ReceivedEvent) -> dict[str, Any] | None:
+        """Return an event as a sensor wants it, and whether it means failure; ``None`` for any other."""
+        if self.awaited.matches(received.event):
+            return {"failed": False, "event": as_json(received)}
+        if self._failures is not None and self._failures.matches(received.event):
+            return {"failed": True, "event": as_json(received)}
+        return None
+
+
+def as_json(received: ReceivedEvent) -> dict[str, Any]:
+    """Return an event as JSON values, which Airflow can store."""
+    document: dict[str, Any] = received.event.model_dump(mode="json", exclude_none=True)
+    return document
+
+
+def _fire(payload: dict[str, Any]) -> TriggerEvent:
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+
+def _check_start(text: str) -> str:
+    moment = None
+    with suppress(TypeError, ValueError):
+        moment = dt.datetime.fromisoformat(text)
+    if text not in {"latest", "earliest"} and (moment is None or moment.tzinfo is None):
+        raise ConfigurationError(
+            f"start_from is {text!r}: use 'latest', 'earliest', or a moment with a time zone in ISO 8601"
+        )
+    return text
+
+
+def _has_shared_streams() -> bool:
+    try:
+        import airflow.triggers.shared_stream  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,208 @@
+"""The events of an asset's watcher, and its position among them, which outlives the triggerer.
+
+A watcher's position is what a consumer group of its own has committed, although the group has no members: the
+process's one consumer reads for all watchers. So watchers on several triggerers do not share out the events
+between them, as members of a group would, and each goes on where it left off wherever it comes up again.
+"""
+
+# ruff: noqa: TID253 - this module is for asyncio
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import takewhile
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_workflow_events.errors import KafkaError
+from airflow_workflow_events.events.filters import EventFilter
+from airflow_workflow_events.hooks import WorkflowEventHook
+from airflow_workflow_events.kafka.group_offsets import GroupOffsets
+from airflow_workflow_events.kafka.hub import Positions, Progress
+from airflow_workflow_events.kafka.intake import ReceivedEvent
+from airflow_workflow_events.kafka.positions import StartFrom
+from airflow_workflow_events.waiting import EventStream
+
+if TYPE_CHECKING:
+    from airflow.triggers.shared_stream import AdvanceItem
+
+try:
+    from airflow.triggers.shared_stream import SharedStreamProducer
+except ImportError:  # before Airflow 3.3, where nobody makes a WatcherStream
+    SharedStreamProducer = object  # type: ignore[assignment,misc]
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 5.0
+# Before Airflow 3.3 nobody says when an event was stored. The triggerer hands it over in a second or two.
+_HAND_OVER_SECONDS = 30.0
+# Brokers forget what an empty group has committed after a week (offsets.retention.minutes), counted from the
+# commit: a position that does not change is committed again.
+_REFRESH_SECONDS = 3_600.0
+
+
+class Watcher:
+    """Events that are waited for, from where this watcher left off; to be entered.
+
+    Args:
+        conn_id: Airflow's connection.
+        topic: the topic, or ``None`` for the connection's.
+        awaited: which events.
+        start: where to begin when nothing is committed yet.
+        group_id: the consumer group in which the position is kept.
+    """
+
+    def __init__(
+        self,
+        conn_id: str,
+        topic: str | None,
+        awaited: EventFilter,
+        start: StartFrom | dt.datetime,
+        group_id: str,
+    ) -> None:
+        self._conn_id = conn_id
+        self._topic = topic
+        self._awaited = awaited
+        self._start = start
+        self._group_id = group_id
+        self._offsets: GroupOffsets | None = None
+        self._stream: EventStream | None = None
+        self._outstanding: dict[tuple[str, int], deque[int]] = defaultdict(deque)
+        self._handed_over: deque[tuple[float, ReceivedEvent]] = deque()
+        self._uncommitted: dict[tuple[str, int], int] = {}
+        self._committed: dict[tuple[str, int], int] = {}
+        self._refresh_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        committed = await self._find_position()
+        start = self._start if committed is None else committed
+        self._stream = EventStream(self._conn_id, self._topic, [self._awaited], start, wants_progress=True)
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            await self._stream.__aexit__(kind, error, trace)
+        if self._uncommitted:
+            await self._commit({})
+
+    async def events(self) -> AsyncIterator[ReceivedEvent]:
+        """Yield what is waited for; it is outstanding until it is settled, or a while after handing over."""
+        assert self._stream is not None, "not entered"  # noqa: S101 - a mistake in this package
+        async for delivery in self._stream:
+            if isinstance(delivery, Progress):
+                await self._advance(delivery.positions)
+            else:
+                place = (delivery.topic, delivery.partition)
+                self._outstanding[place].append(delivery.offset)
+                yield delivery
+
+    async def settle(self, place: tuple[str, int], offset: int) -> None:
+        """Commit an event, and those before it in its partition: Airflow has stored them."""
+        self._take_off(place, offset)
+        await self._commit({place: offset + 1})
+
+    def hand_over(self, received: ReceivedEvent) -> None:
+        """Say that an event was given to a triggerer that does not say when it was stored."""
+        self._handed_over.append((monotonic(), received))
+
+    async def _find_position(self) -> Positions | None:
+        """Return what is committed; ``None`` if nothing is. Sits an outage of the brokers out."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._ask_for_position)
+            except KafkaError as error:
+                log.error("the position of %s cannot be read, trying again: %s", self._group_id, error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _ask_for_position(self) -> Positions | None:
+        hook = WorkflowEventHook(self._conn_id)
+        self._offsets = GroupOffsets(hook.consumer_options())
+        places = self._offsets.places(self._topic or hook.topic)
+        if not places:
+            return {}  # all of a topic that does not exist yet will be new
+        self._committed = self._offsets.committed(self._group_id, places)
+        return self._committed or None
+
+    async def _advance(self, positions: Positions) -> None:
+        """Commit how far everything was handed over, but for what is outstanding."""
+        while self._handed_over and self._handed_over[0][0] < monotonic() - _HAND_OVER_SECONDS:
+            _, received = self._handed_over.popleft()
+            place = (received.topic, received.partition)
+            self._take_off(place, received.offset)
+            self._uncommitted[place] = received.offset + 1
+        done = {place: at for place, at in positions.items() if not self._outstanding[place]}
+        await self._commit(done)
+
+    def _take_off(self, place: tuple[str, int], offset: int) -> None:
+        outstanding = self._outstanding[place]
+        while outstanding and outstanding[0] <= offset:
+            outstanding.popleft()
+
+    async def _commit(self, positions: Mapping[tuple[str, int], int]) -> None:
+        wanted = {**self._uncommitted, **positions}
+        if monotonic() < self._refresh_at:
+            wanted = {place: at for place, at in wanted.items() if self._committed.get(place) != at}
+        if not wanted or self._offsets is None:
+            return
+        self._uncommitted.update(wanted)
+        try:
+            await asyncio.to_thread(self._offsets.commit, self._group_id, wanted)
+        except KafkaError as error:
+            # Committed with the next position. Until then a restart would repeat events, not miss any.
+            log.warning("the position of %s was not committed: %s", self._group_id, error)
+            return
+        self._refresh_at = monotonic() + _REFRESH_SECONDS
+        self._committed.update(wanted)
+        for place, at in wanted.items():
+            if self._uncommitted.get(place) == at:
+                del self._uncommitted[place]
+
+
+class WatcherStream(SharedStreamProducer):
+    """A watcher as one of Airflow's shared streams, which say when an event was stored.
+
+    Args:
+        watcher: the watcher; not entered yet.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    async def open_stream(self) -> AsyncIterator[tuple[ReceivedEvent, tuple[str, int, int]]]:
+        """Yield each event together with its topic, partition and offset."""
+        async with self._watcher as watcher:
+            async for received in watcher.events():
+                yield received, (received.topic, received.partition, received.offset)
+
+    def get_advance_lane(self, broker_payload: Any) -> tuple[str, int]:
+        """Return topic and partition: offsets are in order in each of them."""
+        topic, partition, _offset = broker_payload
+        return topic, partition
+
+    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+        """Commit what Airflow has stored.
+
+        Raises:
+            RuntimeError: an event was not stored in time. Airflow then starts the trigger anew, which goes on
+                before that event.
+        """
+        stored = list(takewhile(_is_stored, batch))
+        if stored:
+            topic, partition, offset = stored[-1].broker_payload
+            await self._watcher.settle((topic, partition), offset)
+        if len(stored) < len(batch):
+            topic, partition, offset = batch[len(stored)].broker_payload
+            raise RuntimeError(f"the event at {topic}[{partition}]@{offset} was not stored in time")
+
+
+def _is_stored(item: AdvanceItem) -> bool:
+    # An event that nobody was there to take counts as neither.
+    return not item.outcome.failed and item.outcome.acked + item.outcome.rejected > 0
