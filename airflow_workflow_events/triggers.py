@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.events.filters import EventFilter, Names
-from airflow_workflow_events.events.model import EventType
+from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
 
 if TYPE_CHECKING:
@@ -199,6 +199,20 @@ class WorkflowEventTrigger(BaseEventTrigger):
         if self._failures is not None and self._failures.matches(received.event):
             return {"failed": True, "event": as_json(received)}
         return None
+
+
+def triggering_workflow_events(context: Mapping[str, Any]) -> list[WorkflowEvent]:
+    """Return the workflow events that started a run, through whichever of its assets they came.
+
+    Args:
+        context: the task's context, as a task gets it with ``**context``.
+
+    Raises:
+        pydantic.ValidationError: an asset event holds something else than this trigger has put there.
+    """
+    found = context.get("triggering_asset_events") or {}
+    extras = [event.extra for events in found.values() for event in events]
+    return [WorkflowEvent.model_validate(extra["payload"]) for extra in extras if extra.get("from_trigger")]
 
 
 def as_json(received: ReceivedEvent) -> dict[str, Any]:
