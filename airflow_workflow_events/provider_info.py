@@ -29,6 +29,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_workflow_events.hooks"]}],
+        "sensors": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_workflow_events.sensors"]}
+        ],
+        "triggers": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_workflow_events.triggers"]}
+        ],
         "operators": [
             {"integration-name": _INTEGRATION, "python-modules": ["airflow_workflow_events.operators"]}
         ],

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from time import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowSensorTimeout,
     BaseSensorOperator,
     PokeReturnValue,
 )
 
-from airflow_workflow_events.errors import ConfigurationError
-from airflow_workflow_events.events.filters import Names
+from airflow_workflow_events.errors import ConfigurationError, KafkaError
+from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType
-from airflow_workflow_events.lifecycle.reading import text_or_none
 from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_workflow_events.kafka.intake import Intake, ReceivedEvent
     from airflow_workflow_events.triggers import WorkflowEventTrigger
 
-# Without a trigger, a poke ends when no message came for so long.
-_END_OF_TOPIC_MS = 1_000
+_DUE_RUN_TYPES = frozenset({"scheduled", "asset_triggered"})  # airflow.utils.types.DagRunType
+
+# How much longer than the trigger Airflow waits for a deferred task.
+_SPARE_SECONDS = 60.0
+_PULL_SECONDS = 0.1
+# The offsets before an end may hold no record (compaction, markers of transactions): a topic that has been
+# quiet for so long is taken to be at its end. A client may need a second for the first record it reads.
+_QUIET_SECONDS = 5.0
 
 
 class WorkflowEventSensor(BaseSensorOperator):
@@ -34,9 +41,9 @@ class WorkflowEventSensor(BaseSensorOperator):
     By default the task is deferred: it waits in the triggerer and takes no worker slot. All sensors that wait
     on one connection and topic share one consumer there.
 
-    What came before the sensor started counts as well, from ``since`` on: by default from the start of its
-    own DAG run, so that neither the order of the two matters nor an event of yesterday is taken for today's.
-    What counts is when the record was written to the topic.
+    What came before the sensor started counts as well, from ``since`` on: by default from the moment at which
+    its own DAG run was due, so that neither the order of the two matters nor an event of yesterday is taken
+    for today's. What counts is the timestamp of the record: when it was sent, on the sender's clock.
 
     Args:
         workflow_id: name or glob (``*``, ``?``, ``[seq]``), or several of which one must match. Default
@@ -49,21 +56,30 @@ class WorkflowEventSensor(BaseSensorOperator):
             ``{"order.country": "DE", "rows": {"$gte": 100}}``; see
             :class:`~airflow_workflow_events.events.filters.EventFilter`. Templated.
         fail_on: event types of the same workflow, run, source and environment that fail the task at once,
-            e.g. ``"workflow.failed"``: without retries, with the event's error in the message. Default: none.
-            Templated.
+            e.g. ``"workflow.failed"``: without retries, with the event's error in the message. An event that
+            is waited for as well means failure. Default: none. Templated.
         since: what is too old to count: a ``datetime`` with a time zone, its ISO 8601 text, or a
-            ``timedelta`` before the start of the sensor's run. Default: the start of the run. Templated.
+            ``timedelta`` before the moment that is the default: for a run of the schedule, or that an asset
+            has triggered, when it was due (its ``run_after``, which clearing does not change); for any other
+            its start, as it may be about a past long before it. Templated.
         topic: the topic. Default: the connection's. Templated.
         workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``. Templated.
-        deferrable: whether to wait in the triggerer. Default: ``True``. Otherwise the topic is read anew from
-            ``since`` at every poke.
+        deferrable: whether to wait in the triggerer. Default: ``True``. Otherwise ``mode`` decides: with
+            ``"poke"`` (Airflow's default) the task holds a worker slot and a consumer of its own until the
+            event comes, and goes on within milliseconds; with ``"reschedule"`` it reads the topic from
+            ``since`` to its end every ``poke_interval``.
+        end_from_trigger: whether a deferred task ends where it waits, without being started again for its
+            success: some seconds sooner, and without a worker slot, but also without its ``on_success``
+            callbacks and listeners, and its XCom is the event's JSON as text, as Airflow 3.3 stores what a
+            trigger pushes. Default: ``False``.
         **kwargs: as for every sensor: ``timeout``, ``soft_fail``, ``poke_interval``, ``mode``, ...
 
     Returns:
         The event as JSON, as the task's XCom.
 
     Raises:
-        ConfigurationError: a parameter cannot be used; the message names it.
+        ConfigurationError: a parameter cannot be used, or a template was rendered to nothing; the message
+            names it. Raised where the DAG file is parsed, if that can be seen there.
         AirflowFailException: an event of ``fail_on`` came.
         AirflowSensorTimeout: nothing came within ``timeout``.
     """
@@ -97,9 +113,24 @@ class WorkflowEventSensor(BaseSensorOperator):
         topic: str | None = None,
         workflow_events_conn_id: str = DEFAULT_CONNECTION,
         deferrable: bool = True,
+        end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        given = {
+            "workflow_id": workflow_id,
+            "workflow_run_id": workflow_run_id,
+            "event_type": event_type,
+            "source": source,
+            "environment": environment,
+            "data": data,
+        }
+        _check_early(given, fail_on, since)
+        if end_from_trigger and not deferrable:
+            raise ConfigurationError(
+                "end_from_trigger needs deferrable=True: there is no trigger to end the task"
+            )
+        self._given = {name for name, value in {**given, "topic": topic}.items() if value is not None}
         self.workflow_id = workflow_id
         self.workflow_run_id = workflow_run_id
         self.event_type = event_type
@@ -111,50 +142,74 @@ class WorkflowEventSensor(BaseSensorOperator):
         self.topic = topic
         self.workflow_events_conn_id = workflow_events_conn_id
         self.deferrable = deferrable
+        self.end_from_trigger = end_from_trigger
+        self._deadline = 0.0  # on the clock of the process that executes it
 
     def execute(self, context: Context) -> Any:
         """Wait, in the triggerer or here, and return the event."""
-        if not self.deferrable:
-            return super().execute(context)
         trigger = self._trigger(context)
-        self.log.info("Waiting for %s since %s.", trigger.awaited, trigger.start_from)
+        self.log.info("Waiting for %s, for up to %g s.", trigger, self.timeout)
+        if not self.deferrable:
+            self._deadline = monotonic() + self.timeout
+            return super().execute(context)
         return self.defer(
             trigger=trigger,
             method_name="execute_complete",
-            timeout=dt.timedelta(seconds=self.timeout),
+            # The trigger gives up by itself, in time to start the task again before Airflow fails it.
+            timeout=dt.timedelta(seconds=self.timeout + _SPARE_SECONDS),
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return the event that the trigger has found, or fail for it."""
+        if event.get("timed_out"):
+            raise AirflowSensorTimeout(f"nothing of what is waited for came within {self.timeout:g} s")
         return self._judge(event["event"], failed=event["failed"])
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Read the topic from ``since`` to its end."""
+        """Read the topic from ``since``: to its end, or in mode ``poke`` until the sensor's timeout."""
         from airflow_workflow_events.hooks import WorkflowEventHook
 
         trigger = self._trigger(context)
-        began_ms = time() * 1000
         options: dict[str, Any] = {"topic": trigger.topic} if trigger.topic else {}
         hook = WorkflowEventHook(trigger.workflow_events_conn_id)
-        with hook.get_consumer(
-            start_from=trigger.start, consumer_timeout_ms=_END_OF_TOPIC_MS, **options
-        ) as consumer:
-            for received in consumer.records():
-                if (found := trigger.judge(received)) is not None:
-                    return PokeReturnValue(True, self._judge(found["event"], failed=found["failed"]))
-                if (received.timestamp_ms or 0) > began_ms:  # on a busy topic there is always one more
-                    break
+        try:
+            with hook.get_consumer(start_from=trigger.start, **options) as consumer:
+                for received in self._read(consumer.intake):
+                    if (found := trigger.judge(received)) is not None:
+                        return PokeReturnValue(True, self._judge(found["event"], failed=found["failed"]))
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            self.log.warning("The topic cannot be read for now; trying again: %s", error)
         return PokeReturnValue(False)
+
+    def _read(self, intake: Intake) -> Iterator[ReceivedEvent]:
+        """Yield events up to where the topic ends now, or in mode ``poke`` until the sensor's timeout."""
+        from airflow_workflow_events.kafka.intake import ReceivedEvent
+        from airflow_workflow_events.kafka.positions import StartFrom
+
+        to_its_end = self.reschedule or monotonic() >= self._deadline  # with no timeout, or poked by a test
+        # On a busy topic there is always one more.
+        ends = intake.client.offsets_of(StartFrom.LATEST) if to_its_end else {}
+        reached = dict(intake.client.begun)
+        quiet_at = monotonic() + _QUIET_SECONDS
+
+        def is_over() -> bool:
+            if not to_its_end:
+                return monotonic() >= self._deadline
+            return monotonic() >= quiet_at or all(reached.get(place, 0) >= end for place, end in ends.items())
+
+        while not is_over():
+            for taken in intake.pull(_PULL_SECONDS):
+                reached[taken.topic, taken.partition] = taken.offset + 1
+                quiet_at = monotonic() + _QUIET_SECONDS
+                if isinstance(taken, ReceivedEvent):
+                    yield taken
 
     def _judge(self, event: dict[str, Any], *, failed: bool) -> dict[str, Any]:
         name = f"{event['event_type']} of {event['workflow_id']}, run {event['workflow_run_id']}"
         if failed:
-            error = event.get("payload", {}).get("data", {}).get("error")
-            reason = (
-                f"{error.get('type')}: {error.get('message')}"
-                if isinstance(error, dict)
-                else "no reason given"
-            )
+            reason = _reason(event["payload"]["data"])
             raise AirflowFailException(f"{name} (event {event['event_id']}): {reason}")
         self.log.info("%s has come: event %s.", name, event["event_id"])
         return event
@@ -164,42 +219,101 @@ class WorkflowEventSensor(BaseSensorOperator):
         from airflow_workflow_events.triggers import WorkflowEventTrigger
 
         return WorkflowEventTrigger(
-            workflow_id=_names(self.workflow_id),
-            workflow_run_id=_names(self.workflow_run_id),
-            event_type=_names(self.event_type),
-            source=_names(self.source),
-            environment=_names(self.environment),
-            data=self.data or None,
+            workflow_id=_names(self._rendered("workflow_id")),
+            workflow_run_id=_names(self._rendered("workflow_run_id")),
+            event_type=_names(self._rendered("event_type")),
+            source=_names(self._rendered("source")),
+            environment=_names(self._rendered("environment")),
+            data=self._rendered("data"),
             fail_on=_names(self.fail_on),
-            topic=text_or_none(self.topic),
+            topic=self._rendered("topic"),
             start_from=self._since(context).isoformat(),
             workflow_events_conn_id=str(self.workflow_events_conn_id),
             once=True,
+            end_from_trigger=self.end_from_trigger,
+            until=(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.timeout)).isoformat(),
         )
 
+    def _rendered(self, name: str) -> Any:
+        """Return a parameter, unless it was given and became nothing: that would wait for anything."""
+        value = getattr(self, name)
+        if value is None and name in self._given:
+            raise ConfigurationError(f"{name} was given, but its template was rendered to None")
+        return value
+
     def _since(self, context: Context) -> dt.datetime:
-        since = self.since
-        if isinstance(since, str) and since.strip():
-            try:
-                since = dt.datetime.fromisoformat(since.strip())
-            except ValueError:
-                raise ConfigurationError(
-                    f"since is {since!r}: use a time in ISO 8601 with a time zone, or a timedelta"
-                ) from None
+        since = _check_since(self.since)
         if isinstance(since, dt.datetime):
-            if since.tzinfo is None:
-                raise ConfigurationError(f"since is {since.isoformat()}, which has no time zone")
             return since
-        started = context["dag_run"].start_date or dt.datetime.now(dt.UTC)
-        if isinstance(since, dt.timedelta):
-            return started - since
-        if since:
-            raise ConfigurationError(f"since is {since!r}: use a datetime, its ISO text, or a timedelta")
-        return started
+        due = _due(context["dag_run"])
+        return due if since is None else due - since
+
+
+def _due(run: Any) -> dt.datetime:
+    """Return the moment from which a run may look for what it waits for."""
+    started: dt.datetime = run.start_date or dt.datetime.now(dt.UTC)
+    # It may be queued for long while the other one completes. A backfill, or a run that was triggered for a
+    # date, was due in a past whose events are others'.
+    return min(run.run_after, started) if run.run_type in _DUE_RUN_TYPES else started
+
+
+def _check_since(since: object) -> dt.datetime | dt.timedelta | None:
+    if isinstance(since, str):
+        try:
+            since = dt.datetime.fromisoformat(since.strip())
+        except ValueError:
+            raise ConfigurationError(
+                f"since is {since!r}: use a time in ISO 8601 with a time zone, or a timedelta"
+            ) from None
+    if isinstance(since, dt.datetime):
+        if since.tzinfo is None:
+            raise ConfigurationError(
+                f"since is {since.isoformat()}, which has no time zone: use e.g. datetime(..., tzinfo=UTC)"
+            )
+        return since
+    if isinstance(since, dt.timedelta):
+        if since < dt.timedelta(0):
+            raise ConfigurationError(f"since is {since}: say how long before as a positive timedelta")
+        return since
+    if since is not None:
+        raise ConfigurationError(f"since is {since!r}: use a datetime, its ISO text, or a timedelta")
+    return None
+
+
+def _check_early(filters: Mapping[str, Any], fail_on: Any, since: Any) -> None:
+    """Refuse what cannot be used, while the DAG file is parsed: as far as nothing is a template."""
+    EventFilter(**{name: value for name, value in filters.items() if _is_final(value)})
+    if _is_final(fail_on):
+        failure_filter(fail_on)
+    if _is_final(since):
+        _check_since(since)
+
+
+def _is_final(value: object) -> bool:
+    """Whether rendering leaves a value as it is. What is no plain value may be another task's result."""
+    if isinstance(value, Mapping):
+        return all(map(_is_final, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_final, value))
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    return isinstance(value, int | float | dt.datetime | dt.timedelta | None)
 
 
 def _names(value: Any) -> Names:
-    """Return a name or names; a template that was rendered to nothing stands for none given."""
+    """Return a name or names: a template may be rendered to a number."""
     if value is None or isinstance(value, str):
-        return text_or_none(value)
-    return [str(one) for one in value] or None
+        return value
+    return [str(one) for one in value] if isinstance(value, Iterable) else str(value)
+
+
+def _reason(data: Mapping[str, Any]) -> str:
+    """Return what an event of failure says of its reason."""
+    error = data.get("error")
+    if isinstance(error, Mapping):
+        said = [str(error[name]) for name in ("type", "message") if error.get(name) is not None]
+        if said:
+            return ": ".join(said)
+    elif error:
+        return str(error)
+    return str(data.get("reason") or "no reason given")

@@ -1,19 +1,25 @@
 """The trigger: waits in the triggerer for workflow events, for sensors and for assets."""
 
+# ruff: noqa: TID253 - this module is for asyncio
+
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import hashlib
 import json
 from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+from airflow.providers.common.compat.sdk import conf
+from airflow.triggers.base import BaseEventTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_workflow_events.errors import ConfigurationError
-from airflow_workflow_events.events.filters import EventFilter, Names
+from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
+from airflow_workflow_events.kafka.config import check_group_id, check_topic
 from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
 
 if TYPE_CHECKING:
@@ -24,6 +30,12 @@ if TYPE_CHECKING:
     from airflow_workflow_events.watching import Watcher
 
 _CLASS_PATH = "airflow_workflow_events.triggers.WorkflowEventTrigger"
+
+# Airflow fails a task that was started again before its scheduler heard that the worker which deferred it has
+# ended; it logs "finished with state success, but the task instance's state attribute is running", see
+# apache/airflow#72716. The worker reports that [workers] min_heartbeat_interval later at worst, and the
+# scheduler needs a while to listen.
+_SCHEDULER_SECONDS = 3.0
 
 
 class WorkflowEventTrigger(BaseEventTrigger):
@@ -48,7 +60,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
         data: conditions on ``payload.data``; see
             :class:`~airflow_workflow_events.events.filters.EventFilter`.
         fail_on: event types, of the same workflow, run, source and environment, that end a sensor's waiting
-            with failure. Default: none.
+            with failure, also where they are waited for. Default: none.
         topic: the topic. Default: the connection's.
         start_from: where to begin when nothing is committed yet: ``"latest"`` (default), ``"earliest"``, or a
             moment in ISO 8601 with a time zone.
@@ -56,6 +68,9 @@ class WorkflowEventTrigger(BaseEventTrigger):
             Default: one derived from these parameters and ``[workflow_events] source_instance``.
         workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``.
         once: fire once and end, as sensors need it. Default ``False``.
+        end_from_trigger: with ``once``, have Airflow end the task without starting it again, where what came
+            is no failure. Default ``False``.
+        until: with ``once``, when to give up: a moment in ISO 8601 with a time zone. Default ``None``: never.
 
     Raises:
         ConfigurationError: a parameter cannot be used; the message names it.
@@ -76,6 +91,8 @@ class WorkflowEventTrigger(BaseEventTrigger):
         group_id: str | None = None,
         workflow_events_conn_id: str = DEFAULT_CONNECTION,
         once: bool = False,
+        end_from_trigger: bool = False,
+        until: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.awaited = EventFilter(
@@ -86,22 +103,25 @@ class WorkflowEventTrigger(BaseEventTrigger):
             environment=environment,
             data=data,
         )
-        self._failures = (
-            EventFilter(
-                workflow_id=workflow_id,
-                workflow_run_id=workflow_run_id,
-                event_type=fail_on,
-                source=source,
-                environment=environment,
-            )
-            if fail_on
-            else None
+        self._failures = failure_filter(
+            fail_on,
+            workflow_id=workflow_id,
+            workflow_run_id=workflow_run_id,
+            source=source,
+            environment=environment,
         )
+        if group_id is not None:
+            check_group_id(group_id)
+        if topic is not None:
+            check_topic(topic)
         self.start_from = _check_start(start_from)
         self.topic = topic
         self.group_id = group_id
         self.workflow_events_conn_id = workflow_events_conn_id
         self.once = once
+        self.end_from_trigger = end_from_trigger
+        self.until = until
+        self._until = None if until is None else dt.datetime.fromisoformat(until)
         others = {
             "fail_on": None if self._failures is None else self._failures.parameters["event_type"],
             "topic": topic,
@@ -111,12 +131,19 @@ class WorkflowEventTrigger(BaseEventTrigger):
                 None if workflow_events_conn_id == DEFAULT_CONNECTION else workflow_events_conn_id
             ),
             "once": once or None,
+            "end_from_trigger": end_from_trigger or None,
+            "until": until,
         }
         self._parameters = {
             "event_type": None,  # given explicitly, as its default is not "any"
             **self.awaited.parameters,
             **{name: value for name, value in others.items() if value is not None},
         }
+
+    def __str__(self) -> str:
+        where = f"topic {self.topic} of " if self.topic else ""
+        failures = "" if self._failures is None else f", failing on {self._failures.parameters['event_type']}"
+        return f"{self.awaited} on {where}{self.workflow_events_conn_id} since {self.start_from}{failures}"
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores: the class path and the parameters that are not defaults."""
@@ -149,16 +176,38 @@ class WorkflowEventTrigger(BaseEventTrigger):
             async for event in self._run_unconfirmed():
                 yield event
             return
-        from airflow_workflow_events.kafka.hub import Progress
+        # DAG.test() runs triggers in its own process: no scheduler there to wait for, and nobody but the task
+        # itself to end it.
+        is_in_triggerer = self.trigger_id is not None
+        resumable_at = monotonic() + (resume_after_seconds() if is_in_triggerer else 0)
+        try:
+            async with asyncio.timeout(self._remaining_seconds()):
+                found = await self._find()
+        except TimeoutError:
+            found = {"failed": True, "timed_out": True}
+        except ConfigurationError:
+            await _sleep_until(resumable_at)
+            raise
+        if self.end_from_trigger and is_in_triggerer and not found["failed"]:
+            yield _succeed(found["event"])
+        else:
+            await _sleep_until(resumable_at)
+            yield _fire(found)
+
+    def _remaining_seconds(self) -> float | None:
+        return None if self._until is None else (self._until - dt.datetime.now(dt.UTC)).total_seconds()
+
+    async def _find(self) -> dict[str, Any]:
+        """Wait for the event that ends a sensor's waiting, and return what :meth:`judge` says of it."""
+        from airflow_workflow_events.kafka.subscriptions import Progress
         from airflow_workflow_events.waiting import EventStream
 
         filters = [one for one in (self.awaited, self._failures) if one is not None]
         async with EventStream(self.workflow_events_conn_id, self.topic, filters, self.start) as stream:
             async for delivery in stream:
-                found = None if isinstance(delivery, Progress) else self.judge(delivery)
-                if found is not None:
-                    yield _fire(found)
-                    return
+                if not isinstance(delivery, Progress) and (found := self.judge(delivery)) is not None:
+                    return found
+        raise AssertionError("a stream has no end")
 
     def shared_stream_key(self) -> Hashable | None:
         """Have Airflow 3.3 and newer confirm what it has stored: its shared streams do that."""
@@ -194,10 +243,10 @@ class WorkflowEventTrigger(BaseEventTrigger):
 
     def judge(self, received: ReceivedEvent) -> dict[str, Any] | None:
         """Return an event as a sensor wants it, and whether it means failure; ``None`` for any other."""
-        if self.awaited.matches(received.event):
-            return {"failed": False, "event": as_json(received)}
         if self._failures is not None and self._failures.matches(received.event):
             return {"failed": True, "event": as_json(received)}
+        if self.awaited.matches(received.event):
+            return {"failed": False, "event": as_json(received)}
         return None
 
 
@@ -215,14 +264,27 @@ def triggering_workflow_events(context: Mapping[str, Any]) -> list[WorkflowEvent
     return [WorkflowEvent.model_validate(extra["payload"]) for extra in extras if extra.get("from_trigger")]
 
 
+def resume_after_seconds() -> float:
+    """Return how long a task has to have been deferred before it may be started again, in seconds."""
+    return float(conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0)) + _SCHEDULER_SECONDS
+
+
 def as_json(received: ReceivedEvent) -> dict[str, Any]:
     """Return an event as JSON values, which Airflow can store."""
     document: dict[str, Any] = received.event.model_dump(mode="json", exclude_none=True)
     return document
 
 
+async def _sleep_until(moment: float) -> None:
+    await asyncio.sleep(max(moment - monotonic(), 0))
+
+
 def _fire(payload: dict[str, Any]) -> TriggerEvent:
     return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+
+def _succeed(result: dict[str, Any]) -> TriggerEvent:
+    return TaskSuccessEvent(xcoms={"return_value": result})
 
 
 def _check_start(text: str) -> str:

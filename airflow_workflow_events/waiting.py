@@ -10,22 +10,27 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_workflow_events.errors import ConfigurationError, ConsumerClosedError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
 
 if TYPE_CHECKING:
-    from airflow_workflow_events.kafka.hub import Delivery, EventHub, Positions
-    from airflow_workflow_events.kafka.intake import Intake
+    from airflow_workflow_events.kafka.hub import EventHub
+    from airflow_workflow_events.kafka.intake import Intake, ReceivedEvent
     from airflow_workflow_events.kafka.positions import StartFrom
+    from airflow_workflow_events.kafka.subscriptions import Delivery, Positions, Progress, Subscription
 
 log = logging.getLogger(__name__)
 
-# A consumer that nobody waits on any more is kept for those who come next.
-_LINGER_SECONDS = 30.0
+# Where a new subscription begins is asked through the connection that a fetch without events holds so long.
+_FETCH_WAIT, _FETCH_WAIT_MS = "fetch.wait.max.ms", 100
 
 _hubs: dict[tuple[str, str | None], EventHub] = {}
 _lock = threading.Lock()
@@ -34,11 +39,14 @@ _lock = threading.Lock()
 class EventStream:
     """What comes of the events that somebody waits for; to be entered, and iterated over.
 
+    Iterating raises :class:`~airflow_workflow_events.errors.ConfigurationError` where no consumer can be made
+    of the connection. Whatever else is wrong is sat out.
+
     Args:
         conn_id: Airflow's connection.
         topic: the topic, or ``None`` for the connection's.
         filters: the events waited for match one of these.
-        start: where to begin: see :class:`~airflow_workflow_events.kafka.hub.Subscription`.
+        start: where to begin: see :class:`~airflow_workflow_events.kafka.subscriptions.Subscription`.
         wants_progress: whether to be told now and then how far everything has been handed over.
     """
 
@@ -51,7 +59,7 @@ class EventStream:
         *,
         wants_progress: bool = False,
     ) -> None:
-        from airflow_workflow_events.kafka.hub import Subscription
+        from airflow_workflow_events.kafka.subscriptions import Subscription
 
         self._name = (conn_id, topic)
         self._waiting: deque[Delivery] = deque()
@@ -63,26 +71,21 @@ class EventStream:
         self._hub: EventHub | None = None
 
     async def __aenter__(self) -> Self:
-        with _lock:
-            hub = _hubs.get(self._name)
-            if hub is None:
-                hub = _hubs[self._name] = _open_hub(*self._name)
-            hub.subscribe(self._subscription)
-        self._hub = hub
+        self._hub = _subscribe(self._name, self._subscription)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._hub is not None:
-            self._hub.unsubscribe(self._subscription)
-            if not len(self._hub):
-                self._loop.call_later(_LINGER_SECONDS, _close_if_unused, self._name)
+        self._leave()
 
-    async def __aiter__(self) -> AsyncIterator[Delivery]:
+    async def __aiter__(self) -> AsyncIterator[ReceivedEvent | Progress]:
         while True:
             while self._waiting:
-                yield self._waiting.popleft()
+                delivery = self._waiting.popleft()
+                if isinstance(delivery, ConfigurationError):
+                    raise delivery
+                yield delivery
             self._arrived.clear()
             if not self._waiting:
                 await self._arrived.wait()
@@ -93,7 +96,35 @@ class EventStream:
         try:
             self._loop.call_soon_threadsafe(self._arrived.set)
         except RuntimeError:  # the loop was closed; nobody is left to be told
-            log.debug("events came after their event loop was closed")
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._hub is not None:
+            self._hub.unsubscribe(self._subscription)
+
+
+@contextmanager
+def absence_told(conn_id: str) -> Iterator[None]:
+    """Turn Airflow's error of a connection that does not exist into a :class:`ConfigurationError`."""
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        raise ConfigurationError(f"connection {conn_id!r}: {error}") from error
+
+
+def _subscribe(name: tuple[str, str | None], subscription: Subscription) -> EventHub:
+    """Subscribe at the process's hub of that name, which is made if there is none."""
+    with _lock:
+        hub = _hubs.get(name)
+        if hub is not None:
+            with suppress(ConsumerClosedError):  # it may close just now, as nobody was waiting
+                hub.subscribe(subscription)
+                return hub
+        for closed in [other for other, one in _hubs.items() if one.is_closed]:
+            del _hubs[closed]
+        hub = _hubs[name] = _open_hub(*name)
+        hub.subscribe(subscription)
+        return hub
 
 
 def _open_hub(conn_id: str, topic: str | None) -> EventHub:
@@ -105,18 +136,19 @@ def _open_hub(conn_id: str, topic: str | None) -> EventHub:
         options: dict[str, Any] = {"connect": False, "start_from": "latest"}
         if topic is not None:
             options["topic"] = topic
-        return WorkflowEventHook(conn_id).get_consumer(**options).intake
+        with absence_told(conn_id):
+            hook = WorkflowEventHook(conn_id)
+            wait_ms = hook.consumer_options().get(_FETCH_WAIT, _FETCH_WAIT_MS)
+            return hook.get_consumer(config={_FETCH_WAIT: wait_ms}, **options).intake
 
     return EventHub(open_intake, topic or conn_id)
 
 
-def _close_if_unused(name: tuple[str, str | None]) -> None:
-    with _lock:
-        hub = _hubs.get(name)
-        if hub is None or len(hub):
-            return
-        del _hubs[name]
-    hub.close(wait=False)
+def _in_child() -> None:
+    # The parent's hubs have no threads here, and one of them may have held the lock.
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _hubs.clear()
 
 
-os.register_at_fork(after_in_child=_hubs.clear)
+os.register_at_fork(after_in_child=_in_child)

@@ -12,21 +12,23 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import os
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_workflow_events.errors import KafkaError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
 from airflow_workflow_events.kafka.group_offsets import GroupOffsets
-from airflow_workflow_events.kafka.hub import Positions, Progress
 from airflow_workflow_events.kafka.intake import ReceivedEvent
 from airflow_workflow_events.kafka.positions import StartFrom
-from airflow_workflow_events.waiting import EventStream
+from airflow_workflow_events.kafka.subscriptions import Positions, Progress
+from airflow_workflow_events.waiting import EventStream, absence_told
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import AdvanceItem
@@ -38,12 +40,67 @@ except ImportError:  # before Airflow 3.3, where nobody makes a WatcherStream
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _PAUSE_SECONDS = 5.0
 # Before Airflow 3.3 nobody says when an event was stored. The triggerer hands it over in a second or two.
 _HAND_OVER_SECONDS = 30.0
 # Brokers forget what an empty group has committed after a week (offsets.retention.minutes), counted from the
 # commit: a position that does not change is committed again.
 _REFRESH_SECONDS = 3_600.0
+
+
+class PositionKeeper:
+    """The positions of all watchers of a connection.
+
+    In a thread of its own, as asyncio has few of them for everybody in the process, and a broker that is away
+    would hold them all up.
+
+    Args:
+        conn_id: Airflow's connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._conn_id = conn_id
+        self._offsets = GroupOffsets(lambda: WorkflowEventHook(conn_id).consumer_options())
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="workflow-events-positions")
+
+    async def find(self, group_id: str, topic: str | None) -> Positions | None:
+        """Return what is committed, or ``None`` if nothing is.
+
+        Raises:
+            KafkaError: the brokers do not say.
+            ConfigurationError: the connection cannot be used.
+        """
+        committed = await self._call(
+            lambda: self._offsets.committed(group_id, topic or WorkflowEventHook(self._conn_id).topic)
+        )
+        # All of a topic that does not exist yet will be new.
+        return {} if committed is None else committed or None
+
+    async def commit(self, group_id: str, positions: Mapping[tuple[str, int], int]) -> None:
+        """Commit.
+
+        Raises:
+            KafkaError: the brokers refused, or did not answer.
+            ConfigurationError: the connection cannot be used.
+        """
+        await self._call(lambda: self._offsets.commit(group_id, positions))
+
+    async def forget(self, group_id: str) -> None:
+        """Give up what is open for a group."""
+        await self._call(lambda: self._offsets.forget(group_id))
+
+    async def _call(self, function: Callable[[], _T]) -> _T:
+        def call() -> _T:
+            with absence_told(self._conn_id):
+                return function()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+_keepers: dict[str, PositionKeeper] = {}
+os.register_at_fork(after_in_child=_keepers.clear)
 
 
 class Watcher:
@@ -70,16 +127,18 @@ class Watcher:
         self._awaited = awaited
         self._start = start
         self._group_id = group_id
-        self._offsets: GroupOffsets | None = None
+        self._keeper = _keepers.setdefault(conn_id, PositionKeeper(conn_id))
         self._stream: EventStream | None = None
         self._outstanding: dict[tuple[str, int], deque[int]] = defaultdict(deque)
         self._handed_over: deque[tuple[float, ReceivedEvent]] = deque()
         self._uncommitted: dict[tuple[str, int], int] = {}
         self._committed: dict[tuple[str, int], int] = {}
+        self._committing = asyncio.Lock()
         self._refresh_at = 0.0
 
     async def __aenter__(self) -> Self:
         committed = await self._find_position()
+        self._committed = dict(committed or {})
         start = self._start if committed is None else committed
         self._stream = EventStream(self._conn_id, self._topic, [self._awaited], start, wants_progress=True)
         await self._stream.__aenter__()
@@ -92,16 +151,20 @@ class Watcher:
             await self._stream.__aexit__(kind, error, trace)
         if self._uncommitted:
             await self._commit({})
+        await self._keeper.forget(self._group_id)
 
     async def events(self) -> AsyncIterator[ReceivedEvent]:
-        """Yield what is waited for; it is outstanding until it is settled, or a while after handing over."""
+        """Yield what is waited for; it is outstanding until it is settled, or a while after handing over.
+
+        Raises:
+            ConfigurationError: the connection cannot be used.
+        """
         assert self._stream is not None, "not entered"  # noqa: S101 - a mistake in this package
         async for delivery in self._stream:
             if isinstance(delivery, Progress):
                 await self._advance(delivery.positions)
             else:
-                place = (delivery.topic, delivery.partition)
-                self._outstanding[place].append(delivery.offset)
+                self._outstanding[delivery.topic, delivery.partition].append(delivery.offset)
                 yield delivery
 
     async def settle(self, place: tuple[str, int], offset: int) -> None:
@@ -117,19 +180,10 @@ class Watcher:
         """Return what is committed; ``None`` if nothing is. Sits an outage of the brokers out."""
         while True:
             try:
-                return await asyncio.to_thread(self._ask_for_position)
+                return await self._keeper.find(self._group_id, self._topic)
             except KafkaError as error:
                 log.error("the position of %s cannot be read, trying again: %s", self._group_id, error)
                 await asyncio.sleep(_PAUSE_SECONDS)
-
-    def _ask_for_position(self) -> Positions | None:
-        hook = WorkflowEventHook(self._conn_id)
-        self._offsets = GroupOffsets(hook.consumer_options())
-        places = self._offsets.places(self._topic or hook.topic)
-        if not places:
-            return {}  # all of a topic that does not exist yet will be new
-        self._committed = self._offsets.committed(self._group_id, places)
-        return self._committed or None
 
     async def _advance(self, positions: Positions) -> None:
         """Commit how far everything was handed over, but for what is outstanding."""
@@ -140,6 +194,10 @@ class Watcher:
             self._uncommitted[place] = received.offset + 1
         done = {place: at for place, at in positions.items() if not self._outstanding[place]}
         await self._commit(done)
+        while not done.keys() <= self._committed.keys():
+            # With no position a restart would begin at another end: before there is one no event goes out.
+            await asyncio.sleep(_PAUSE_SECONDS)
+            await self._commit({})
 
     def _take_off(self, place: tuple[str, int], offset: int) -> None:
         outstanding = self._outstanding[place]
@@ -147,23 +205,23 @@ class Watcher:
             outstanding.popleft()
 
     async def _commit(self, positions: Mapping[tuple[str, int], int]) -> None:
-        wanted = {**self._uncommitted, **positions}
-        if monotonic() < self._refresh_at:
-            wanted = {place: at for place, at in wanted.items() if self._committed.get(place) != at}
-        if not wanted or self._offsets is None:
-            return
-        self._uncommitted.update(wanted)
-        try:
-            await asyncio.to_thread(self._offsets.commit, self._group_id, wanted)
-        except KafkaError as error:
-            # Committed with the next position. Until then a restart would repeat events, not miss any.
-            log.warning("the position of %s was not committed: %s", self._group_id, error)
-            return
-        self._refresh_at = monotonic() + _REFRESH_SECONDS
-        self._committed.update(wanted)
-        for place, at in wanted.items():
-            if self._uncommitted.get(place) == at:
-                del self._uncommitted[place]
+        self._uncommitted.update(positions)
+        async with self._committing:  # or an older position could overtake
+            wanted = {at: one for at, one in self._uncommitted.items() if self._committed.get(at) != one}
+            if monotonic() >= self._refresh_at:
+                wanted = {**self._committed, **wanted}
+            if wanted:
+                try:
+                    await self._keeper.commit(self._group_id, wanted)
+                except Exception as error:  # noqa: BLE001 - nor may Airflow's answer about the connection matter
+                    # Committed with the next position. Until then a restart would repeat events, miss none.
+                    log.warning("the position of %s was not committed: %s", self._group_id, error)
+                    return
+                self._committed.update(wanted)
+                self._refresh_at = monotonic() + _REFRESH_SECONDS
+            self._uncommitted = {
+                place: at for place, at in self._uncommitted.items() if self._committed.get(place) != at
+            }
 
 
 class WatcherStream(SharedStreamProducer):

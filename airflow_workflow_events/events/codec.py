@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
 from airflow_workflow_events.errors import (
@@ -18,14 +17,14 @@ from airflow_workflow_events.errors import (
 from airflow_workflow_events.events import cloudevents
 from airflow_workflow_events.events.cloudevents import CloudEventsMode, Headers
 from airflow_workflow_events.events.framing import MAGIC_BYTE, strip_confluent_frame
-from airflow_workflow_events.events.json_values import to_json_object
+from airflow_workflow_events.events.json_values import may_name_non_finite, to_json_object
 from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.events.parsing import read_at_once
 
 #: An event never comes near the limits on the way: librdkafka refuses messages of 1,000,000 bytes
 #: (message.max.bytes) and brokers batches of 1,048,588 (max.message.bytes), both counting some overhead.
 MAX_EVENT_BYTES = 921_600
 
-_N, _I = b"NI"
 # Looking a member up in its enum costs as much as encoding the key (until Python 3.12).
 _BINARY, _STRUCTURED = CloudEventsMode.BINARY, CloudEventsMode.STRUCTURED
 _REQUIRED_ON_THE_WIRE = frozenset(("event_id", "timestamp"))
@@ -58,8 +57,7 @@ def to_json(event: WorkflowEvent) -> bytes:
         data = event.__pydantic_serializer__.to_json(event, exclude_none=True)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise _changed(event, error) from None
-    # One byte is found ten times as fast as a word, and most events have neither letter.
-    if (_N in data and b"NaN" in data) or (_I in data and b"Infinity" in data):  # a number, or a mere word
+    if may_name_non_finite(data):
         try:
             from_json(data, allow_inf_nan=False)
         except ValueError as error:
@@ -124,42 +122,8 @@ def decode(
     if type(value) is bytes and value.startswith(MAGIC_BYTE):
         value = strip_confluent_frame(value)
     structured = _is_structured(headers)
-    event = _read_at_once(value, structured) if type(value) is bytes else None
+    event = read_at_once(value, structured=structured) if type(value) is bytes else None
     return _read_step_by_step(value, structured) if event is None else event
-
-
-class _Envelope(BaseModel):
-    """A structured message, as far as reading the event goes."""
-
-    model_config = ConfigDict(defer_build=True)
-
-    data: WorkflowEvent
-
-
-def _build_before_fork() -> None:
-    WorkflowEvent.model_rebuild()  # first: the envelope then takes it as it is
-    _Envelope.model_rebuild()
-
-
-os.register_at_fork(before=_build_before_fork)  # for the reason the events themselves are built then
-
-
-def _read_at_once(value: bytes, structured: bool) -> WorkflowEvent | None:
-    """Return the event, or ``None`` where only a closer look tells whether it is one.
-
-    pydantic parses and validates in one go, which takes a third less time. But it would let NaN pass, fill in
-    an id and a time where they are missing, and word errors differently.
-    """
-    if (_N in value and b"NaN" in value) or (_I in value and b"Infinity" in value):
-        return None
-    try:
-        if structured:
-            event = _Envelope.__pydantic_validator__.validate_json(value).data
-        else:
-            event = WorkflowEvent.__pydantic_validator__.validate_json(value)
-    except ValueError:
-        return None
-    return event if event.__pydantic_fields_set__ >= _REQUIRED_ON_THE_WIRE else None
 
 
 def _read_step_by_step(value: bytes | str, structured: bool) -> WorkflowEvent:

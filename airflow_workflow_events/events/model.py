@@ -28,7 +28,7 @@ from pydantic.functional_validators import AfterValidator
 from pydantic_core import CoreSchema, core_schema
 
 from airflow_workflow_events.errors import ConfigurationError, EventValidationError
-from airflow_workflow_events.events.json_values import is_within_limits, to_json_object, to_json_value
+from airflow_workflow_events.events.json_values import to_json_object, to_json_value
 
 #: The version this package writes. A change that breaks readers of 1.x needs a new major version.
 SCHEMA_VERSION = "1.0"
@@ -61,8 +61,12 @@ class EventSource(StrEnum):
     LANGGRAPH = "langgraph"
 
 
-def _utc(value: dt.datetime) -> dt.datetime:
-    """Put a time into UTC. A naive one is taken as UTC, as the original system wrote ``utcnow()``."""
+def to_utc(value: dt.datetime) -> dt.datetime:
+    """Put a time into UTC. A naive one is taken as UTC, as the original system wrote ``utcnow()``.
+
+    Raises:
+        ValueError: in UTC it lies outside the years 1 to 9999.
+    """
     if value.tzinfo is None:
         return value.replace(tzinfo=dt.UTC)
     try:
@@ -94,44 +98,19 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-class _FromJson:
-    """Validate what stands in JSON text by a schema of its own, to the same result as what Python code gives.
-
-    A JSON parser makes neither lone surrogates nor objects of any class, so fewer rules are needed, and
-    pydantic can apply them without calling a Python function for every field of every event that is read.
-    """
-
-    def __init__(self, schema: CoreSchema) -> None:
-        self._schema = schema
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.json_or_python_schema(self._schema, handler(source))
-
-
-def _text_or_none_from_json() -> CoreSchema:
-    """Text or null; then, what is not at least one character long becomes null."""
-    text = core_schema.nullable_schema(core_schema.str_schema())
-    not_empty = core_schema.nullable_schema(core_schema.str_schema(min_length=1))
-    return core_schema.chain_schema(
-        [text, core_schema.with_default_schema(not_empty, default=None, on_error="default")]
-    )
-
-
-UtcDatetime = Annotated[dt.datetime, AfterValidator(_utc)]
+UtcDatetime = Annotated[dt.datetime, AfterValidator(to_utc)]
 """A time in UTC, serialised with ``Z``; a naive one is taken as UTC."""
 
 Text = Annotated[str, Field(min_length=1)]
-AnyText = Annotated[str, AfterValidator(_unicode), _FromJson(core_schema.str_schema())]
-OptionalText = Annotated[
-    str | None,
-    BeforeValidator(_text_or_none),
-    _FromJson(_text_or_none_from_json()),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
-]
-# No white space or control characters: a type is routed on, filtered on and written into a header.
-_DOTTED_TYPE = r"^[^\s\x00-\x1f\x7f]+$"
-_MAX_TYPE_CHARACTERS = 255
-DottedType = Annotated[str, Field(min_length=1, max_length=_MAX_TYPE_CHARACTERS, pattern=_DOTTED_TYPE)]
+AnyText = Annotated[str, AfterValidator(_unicode)]
+OptionalText = Annotated[str | None, BeforeValidator(_text_or_none)]
+#: The most characters an id may have.
+MAX_ID_CHARACTERS = 255
+#: No white space or control characters: a type is routed on, filtered on and written into a header.
+TYPE_PATTERN = r"^[^\s\x00-\x1f\x7f]+$"
+#: The most characters an event type may have.
+MAX_TYPE_CHARACTERS = 255
+DottedType = Annotated[str, Field(min_length=1, max_length=MAX_TYPE_CHARACTERS, pattern=TYPE_PATTERN)]
 
 
 def check_event_type(event_type: object) -> str:
@@ -141,7 +120,7 @@ def check_event_type(event_type: object) -> str:
         ConfigurationError: it is no text of 1 to 255 characters without white space.
     """
     text = str(event_type) if isinstance(event_type, str) else ""
-    if not re.fullmatch(_DOTTED_TYPE, text) or len(text) > _MAX_TYPE_CHARACTERS:
+    if not re.fullmatch(TYPE_PATTERN, text) or len(text) > MAX_TYPE_CHARACTERS:
         raise ConfigurationError(
             f"event_type is {event_type!r}: use an EventType or a dotted text without spaces, such as "
             "'orders.loaded'"
@@ -191,11 +170,6 @@ def _payload_data(value: object) -> dict[str, Any]:
     return to_json_object(value, "payload.data")
 
 
-def _parsed_payload_data(value: object, _: core_schema.ValidatorFunctionWrapHandler) -> dict[str, Any]:
-    """Take the object that the parser has just made as it is: a copy would be the same."""
-    return value if type(value) is dict and is_within_limits(value) else _payload_data(value)
-
-
 class WorkflowEventPayload(_Model):
     """What the event is about.
 
@@ -213,9 +187,7 @@ class WorkflowEventPayload(_Model):
     data: Annotated[
         dict[str, Any],
         BeforeValidator(_payload_data),
-        _FromJson(
-            core_schema.no_info_wrap_validator_function(_parsed_payload_data, core_schema.dict_schema())
-        ),
+        WithJsonSchema({"additionalProperties": True, "type": "object"}),
     ] = Field(
         default_factory=dict, description="What happened, as a JSON object of the event type's own shape."
     )
@@ -299,8 +271,7 @@ class WorkflowEvent(_Model):
     event_id: Annotated[
         str,
         BeforeValidator(_id_text),
-        Field(min_length=1, max_length=255),
-        _FromJson(core_schema.str_schema(min_length=1, max_length=255)),
+        Field(min_length=1, max_length=MAX_ID_CHARACTERS),
     ] = Field(default_factory=lambda: str(uuid4()), description="Identifies the event; dedupe by it.")
     event_type: Annotated[EventType | DottedType, _AsText()] = Field(
         union_mode="left_to_right", description="What happened."

@@ -89,8 +89,8 @@ class SeenInSqlite:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS seen_events (number INTEGER PRIMARY KEY, event_id TEXT UNIQUE)"
             )
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(f"cannot keep seen events in {os.fspath(path)}: {error}") from None
+        except (OSError, TypeError, ValueError, sqlite3.Error) as error:
+            raise ConfigurationError(f"cannot keep seen events in {path!r}: {error}") from None
 
     def __contains__(self, event_id: str) -> bool:
         with self._lock:
@@ -119,7 +119,7 @@ class SeenInSqlite:
             self._database.close()
 
 
-def _at_least_one(max_ids: int) -> int:
-    if max_ids < 1:
-        raise ConfigurationError(f"max_ids is {max_ids}: use 1 or more")
+def _at_least_one(max_ids: object) -> int:
+    if not isinstance(max_ids, int) or isinstance(max_ids, bool) or max_ids < 1:
+        raise ConfigurationError(f"max_ids is {max_ids!r}: use a whole number of 1 or more")
     return max_ids

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from signal import SIGINT, SIGTERM, Signals
+from signal import Signals
 from time import monotonic
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -18,11 +17,19 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from airflow_workflow_events.errors import ConsumerClosedError
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka.config import check_whole_number
-from airflow_workflow_events.kafka.consumer import Retries, WorkflowEventConsumer, received_event
-from airflow_workflow_events.kafka.intake import ReceivedEvent, Taken
+from airflow_workflow_events.kafka.consumer import Idleness, WorkflowEventConsumer
+from airflow_workflow_events.kafka.handling import (
+    STOP_SIGNALS,
+    Retries,
+    check_handler,
+    check_result,
+    stopping_on,
+)
+from airflow_workflow_events.kafka.intake import Passed, ReceivedEvent, Taken
+from airflow_workflow_events.kafka.message_headers import drop_unreadable
 from airflow_workflow_events.kafka.producer import CONNECT_TIMEOUT_MS
 
-log = logging.getLogger(__name__)
+_SLICE_SECONDS = 0.5
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -56,8 +63,9 @@ class AsyncWorkflowEventConsumer:
         self._connect_timeout_seconds = connect_timeout_ms / 1000
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workflow-events-consumer")
         self._pulling: asyncio.Future[list[Taken]] | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._waiting: deque[Taken] = deque()
-        self._in_hand: Taken | None = None
+        self._in_hand: ReceivedEvent | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -66,9 +74,11 @@ class AsyncWorkflowEventConsumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._settle()
-        await self.close()
+        try:
+            if kind is None:
+                await self._settle()
+        finally:
+            await self.close()
 
     async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
         async for received in self.records():
@@ -104,33 +114,37 @@ class AsyncWorkflowEventConsumer:
         Raises:
             ConsumerClosedError: and the others, as the synchronous ``records``.
         """
-        intake, timeout_seconds = self._consumer.intake, self._consumer.timeout_seconds
-        idle_since = monotonic()
+        client = self._consumer.intake.client
+        client.check_usable()
+        idleness = Idleness(client, self._consumer.timeout_seconds)
         while True:
-            self._settle()
-            while self._waiting:
-                taken = self._waiting.popleft()
-                if taken.event is None or intake.is_repeated(taken.event):
-                    intake.handled(taken, is_new=False)
-                    continue
-                self._in_hand = taken
-                yield received_event(taken.message, taken.event)
-                self._settle()
-                idle_since = monotonic()
-                if intake.is_store_due:
-                    await self._in_thread(intake.store)
-                if intake.client.stopped:
-                    return
-            remaining = None
-            if timeout_seconds is not None:
-                if intake.client.is_waiting_for_partitions:
-                    idle_since = monotonic()
-                remaining = idle_since + timeout_seconds - monotonic()
-                if remaining <= 0:
-                    return
-            self._waiting.extend(await self._pull(remaining))
-            if not self._waiting and intake.client.stopped:
+            if self._waiting or self._in_hand is not None:
+                while (received := await self._next()) is not None:
+                    yield received
+                idleness.end()  # neither handling is idleness, nor passing over what nobody waits for
+            if client.stopped or (remaining := idleness.remaining()) == 0:
+                idleness.check_reached()
                 return
+            self._waiting.extend(await self._pull(remaining))
+
+    async def _next(self) -> ReceivedEvent | None:
+        """Return what is waiting next; ``None`` when there is no more or the consumer is stopped."""
+        intake = self._consumer.intake
+        while True:
+            await self._settle()
+            if intake.client.stopped or not self._waiting:
+                return None
+            if monotonic() > intake.behind_at:
+                await self._in_thread(intake.keep_up)
+                continue  # it may have been stopped meanwhile
+            taken = self._waiting[0]
+            # It is taken off only afterwards: a cancellation may cut in wherever something is awaited.
+            is_for_somebody = await self._is_for_somebody(taken)
+            self._waiting.popleft()
+            if is_for_somebody and not isinstance(taken, Passed):
+                drop_unreadable(taken.message)
+                self._in_hand = taken
+                return taken
 
     async def run(
         self,
@@ -139,21 +153,33 @@ class AsyncWorkflowEventConsumer:
         max_retries: int = 3,
         retry_backoff_ms: int = 500,
         max_retry_backoff_ms: int = 10_000,
-        stop_on: Sequence[Signals] = (SIGTERM, SIGINT),
+        stop_on: Sequence[Signals] = STOP_SIGNALS,
     ) -> int:
         """Await ``handler`` with each event until :meth:`stop`, or a signal.
 
-        Parameters, result and errors are those of the synchronous ``run``.
+        Parameters, result and errors are those of the synchronous ``run``, but that the handler has to be
+        ``async``.
         """
-        retries = Retries(max_retries, retry_backoff_ms, max_retry_backoff_ms)
-        retries.check_within(self._consumer.max_poll_interval_seconds)
+        check_handler(handler)
+        retries = Retries(
+            max_retries,
+            retry_backoff_ms,
+            max_retry_backoff_ms,
+            within_seconds=self._consumer.max_poll_interval_seconds,
+        )
         handled = 0
-        async with _stopping_on(stop_on, self.stop):
+        # Not with the loop's own handlers: those that were there before could not be put back.
+        with stopping_on(stop_on, self.stop):
             async for received in self.records():
-                if await self._handle(handler, received, retries):
+                try:
+                    is_handled = await self._handle(handler, received, retries)
+                except BaseException:  # a cancellation, too
+                    self._put_back()
+                    raise
+                if is_handled:
                     handled += 1
                 elif self._consumer.intake.client.stopped:
-                    self._in_hand = None  # given up between two attempts: delivered again
+                    self._put_back()  # given up between two attempts: delivered again
                     break
         return handled
 
@@ -163,7 +189,7 @@ class AsyncWorkflowEventConsumer:
         Raises:
             KafkaError: the broker refused, or did not answer.
         """
-        self._settle()
+        await self._settle()
         await self._in_thread(self._consumer.commit)
 
     def stop(self) -> None:
@@ -175,21 +201,52 @@ class AsyncWorkflowEventConsumer:
         self._waiting.clear()
         self._in_hand = None
         self._consumer.stop()  # ends a pull that is under way
-        await self._in_thread(self._consumer.close)
-        self._thread.shutdown(wait=False)
+        if self._closing is None:
+            # It is closed even if the caller is cancelled meanwhile, and what this leaves undone as well.
+            self._closing = asyncio.ensure_future(self._in_thread(self._consumer.close))
+            self._closing.add_done_callback(lambda _done: self._thread.shutdown(wait=False))
+        await asyncio.shield(self._closing)
 
-    def _settle(self) -> None:
+    async def _settle(self) -> None:
+        taken, self._in_hand = self._in_hand, None
+        if taken is not None:
+            await self._wherever(self._consumer.intake.handled, taken)
+
+    async def _is_for_somebody(self, taken: Taken) -> bool:
+        """Whether to hand it out; otherwise move past it."""
+        intake = self._consumer.intake
+        if intake.has_moved(taken):
+            return False
+        if isinstance(taken, Passed) or await self._wherever(intake.is_repeated, taken.event):
+            intake.move_past(taken)
+            return False
+        return True
+
+    def _put_back(self) -> None:
+        """Have the event in hand come next again: it is not handled."""
         if self._in_hand is not None:
-            self._consumer.intake.handled(self._in_hand, is_new=True)
+            self._waiting.appendleft(self._in_hand)
             self._in_hand = None
 
     async def _pull(self, timeout: float | None) -> list[Taken]:
         """Pull in the thread. What a cancelled caller was waiting for is there for the next one."""
+        # In slices: a program that ends without having closed the consumer waits for its threads.
+        slice_seconds = _SLICE_SECONDS if timeout is None else min(timeout, _SLICE_SECONDS)
         if self._pulling is None:
-            self._pulling = asyncio.ensure_future(self._in_thread(self._consumer.intake.pull, timeout))
-        found = await asyncio.shield(self._pulling)
-        self._pulling = None
+            self._pulling = asyncio.ensure_future(self._in_thread(self._consumer.intake.pull, slice_seconds))
+        try:
+            found = await asyncio.shield(self._pulling)
+        except Exception:
+            self._pulling = None
+            raise
+        self._pulling = None  # not after a cancellation: it may have come at the very moment of the result
         return found
+
+    async def _wherever(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call what asks who has seen an event: in the thread, unless the answer is in memory."""
+        if self._consumer.intake.asks_elsewhere:
+            return await asyncio.shield(self._in_thread(function, *args, **kwargs))
+        return function(*args, **kwargs)
 
     async def _handle(
         self, handler: Callable[[WorkflowEvent], Awaitable[object]], received: ReceivedEvent, retries: Retries
@@ -197,20 +254,24 @@ class AsyncWorkflowEventConsumer:
         intake, attempts = self._consumer.intake, 0
         while True:
             try:
-                await handler(received.event)
+                result: object = handler(received.event)
+                if inspect.isawaitable(result):
+                    await result
             except Exception as error:  # noqa: BLE001 - whatever a handler raises may pass
                 attempts += 1
                 failure = error
             else:
+                check_result(result, is_awaited=True)
                 return True
             pause = retries.next_pause(received.event.event_id, attempts, failure)
             if pause is not None:
                 if await self._in_thread(intake.client.wait, pause):
                     return False
-            elif await self._in_thread(intake.give_up, received, failure, attempts):
+            elif await self._in_thread(
+                intake.poison.give_up, received.message, received.event.event_id, failure, attempts
+            ):
                 return False
             else:
-                self._in_hand = None
                 raise failure
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -221,21 +282,3 @@ class AsyncWorkflowEventConsumer:
         except RuntimeError:
             raise ConsumerClosedError("the consumer is closed: create a new one") from None
         return await future
-
-
-@asynccontextmanager
-async def _stopping_on(signals: Sequence[Signals], stop: Callable[[], None]) -> AsyncIterator[None]:
-    """Have signals end the iteration, where the loop may handle signals: in the main thread."""
-    loop = asyncio.get_running_loop()
-    added = []
-    try:
-        for number in signals:
-            loop.add_signal_handler(number, stop)
-            added.append(number)
-    except (ValueError, RuntimeError, NotImplementedError):
-        log.debug("no signal handlers here: not the main thread")
-    try:
-        yield
-    finally:
-        for number in added:
-            loop.remove_signal_handler(number)

@@ -29,8 +29,9 @@ from airflow_workflow_events.errors import (
     ProducerClosedError,
 )
 from airflow_workflow_events.events.codec import KafkaRecord
+from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import without_secrets
-from airflow_workflow_events.kafka.connection import Connection
+from airflow_workflow_events.kafka.connection import Connection, contained
 from airflow_workflow_events.kafka.pending import Reporter
 from airflow_workflow_events.kafka.polling import Poller, Waitable
 
@@ -263,7 +264,7 @@ class ProducerClient:
     def _open(self) -> None:
         """Make the librdkafka producer and what belongs to it; also in the child of a fork."""
         callbacks = {
-            name: _contained(name, self.config[name]) for name in _USER_CALLBACKS & self.config.keys()
+            name: contained(name, self.config[name]) for name in _USER_CALLBACKS & self.config.keys()
         }
         users = callbacks.get("error_cb", _ignore)
         # librdkafka must not keep this object alive, so that forgetting it frees librdkafka's threads.
@@ -276,7 +277,7 @@ class ProducerClient:
         try:
             self._producer = confluent_kafka.Producer(
                 {**self.config, **callbacks, "error_cb": on_error},
-                logger=logging.getLogger("airflow_workflow_events.librdkafka"),
+                logger=CLIENT_LOG,
             )
         except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
             cause = error.args[0] if error.args else error
@@ -347,18 +348,6 @@ class _Guard:
         self._reporter.fatal = error
         self.failed = True
         self._producer.purge(blocking=False)  # what is under way gets its report, as a failure, at once
-
-
-def _contained(name: str, callback: Callable[..., Any]) -> Callable[..., None]:
-    """Keep what a user's callback raises away from whoever happens to poll."""
-
-    def call(*arguments: Any) -> None:
-        try:
-            callback(*arguments)
-        except Exception as error:  # noqa: BLE001 - see above
-            log.error("%s raised %s: %s", name, type(error).__name__, error)
-
-    return call
 
 
 def _interrupted() -> KafkaError:

@@ -49,8 +49,12 @@ _OBJECTS = frozenset({"logger", "default.topic.config"})  # confluent-kafka's ow
 _LEGAL_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
 
 
-def check_topic(topic: object) -> str:
+def check_topic(topic: object, name: str = "topic") -> str:
     """Return the topic name, if Kafka would accept it.
+
+    Args:
+        topic: the topic.
+        name: the parameter, for the error. Default ``"topic"``.
 
     Raises:
         ConfigurationError: it is empty, longer than 249 characters, ``.`` or ``..``, or has a character other
@@ -58,9 +62,23 @@ def check_topic(topic: object) -> str:
     """
     if not isinstance(topic, str) or not _LEGAL_TOPIC.fullmatch(topic) or topic in {".", ".."}:
         raise ConfigurationError(
-            f"topic {topic!r} is not a legal Kafka topic name: use 1 to 249 letters, digits, '.', '_' or '-'"
+            f"{name} {topic!r} is not a legal Kafka topic name: use 1 to 249 letters, digits, '.', '_' or '-'"
         )
     return topic
+
+
+def check_group_id(group_id: object) -> str:
+    """Return the name of a consumer group, if librdkafka would bear it.
+
+    Raises:
+        ConfigurationError: it is no text, or blank, or holds a NUL character. librdkafka takes a blank one
+            for none, and confluent-kafka's assertion that there is one ends the process.
+    """
+    if not isinstance(group_id, str) or not group_id.strip() or "\0" in group_id:
+        raise ConfigurationError(
+            f"group_id is {group_id!r}: use the name of a consumer group, or None for none"
+        )
+    return group_id
 
 
 #: The librdkafka option that each parameter of a client stands for, where it stands for one.
@@ -153,6 +171,10 @@ def broker_addresses(value: str | Iterable[str]) -> str:
         raise ConfigurationError(
             "bootstrap_servers holds a login: use sasl_username and sasl_password instead"
         )
+    for server in servers:
+        scheme, found, _ = server.partition("://")
+        if found and scheme.upper() not in SECURITY_PROTOCOLS:
+            raise ConfigurationError(f"bootstrap_servers has {server}: use host:port, without {scheme}://")
     if not servers:
         raise ConfigurationError("bootstrap_servers is empty: give at least one host:port, e.g. kafka:9092")
     return ",".join(servers)

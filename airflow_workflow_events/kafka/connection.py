@@ -10,14 +10,19 @@ from typing import Any
 
 import confluent_kafka
 
-from airflow_workflow_events.errors import KafkaConnectionError
+from airflow_workflow_events.errors import KafkaConnectionError, KafkaError
 from airflow_workflow_events.kafka.config import without_secrets
 from airflow_workflow_events.kafka.reports import HOPELESS, translate
 
 log = logging.getLogger(__name__)
 
 _KEPT_ERRORS = 20
-_SLICE_SECONDS = 0.25
+# A refusal is looked for between two questions. Each may be asked anew, so they get longer: the answers of
+# slow brokers would always come to the question before.
+_FIRST_SLICE_SECONDS = 0.25
+_LONGEST_SLICE_SECONDS = 4.0
+_LATELY_SECONDS = 60.0
+_WARNING_PAUSE_SECONDS = 60.0
 
 
 class Connection:
@@ -30,6 +35,7 @@ class Connection:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
         self._errors: deque[tuple[float, confluent_kafka.KafkaError]] = deque(maxlen=_KEPT_ERRORS)
+        self._warn_again_at: dict[str, float] = {}
 
     @property
     def servers(self) -> str:
@@ -57,6 +63,21 @@ class Connection:
         telling = [error for error in recent if error.name() != "_ALL_BROKERS_DOWN"] or recent
         return self.safe_text(telling[-1]) if telling else None
 
+    def warn(self, text: str) -> None:
+        """Log a warning, but the same one once a minute."""
+        now = monotonic()
+        if now >= self._warn_again_at.get(text, 0.0):
+            self._warn_again_at[text] = now + _WARNING_PAUSE_SECONDS
+            log.warning("%s", text)
+
+    def refusal(self) -> KafkaError | None:
+        """Return why the broker refuses the credentials or the certificate, if it has done so lately."""
+        since = monotonic() - _LATELY_SECONDS
+        for when, error in reversed(list(self._errors)):
+            if when >= since and error.code() in HOPELESS:
+                return translate(error, self.safe_text(error))
+        return None
+
     def prove(self, ask: Callable[[float], object], serve: Callable[[], object], timeout: float) -> None:
         """Prove within ``timeout`` seconds that a broker answers.
 
@@ -70,21 +91,38 @@ class Connection:
             KafkaConnectionError: no broker answered in time.
         """
         deadline = monotonic() + timeout
+        slice_seconds = _FIRST_SLICE_SECONDS
         while True:
             remaining = deadline - monotonic()
             try:
-                ask(max(min(remaining, _SLICE_SECONDS), 0.01))
+                ask(max(min(remaining, slice_seconds), 0.01))
             except confluent_kafka.KafkaException:
                 serve()  # the error callback knows the reason
             else:
                 log.info("connected to Kafka at %s", self.servers)
                 return
-            for _, error in self._errors:
-                if error.code() in HOPELESS:
-                    raise translate(error, self.safe_text(error))
+            if refusal := self.refusal():
+                raise refusal
+            slice_seconds = min(slice_seconds * 2, _LONGEST_SLICE_SECONDS)
             if deadline - monotonic() <= 0:
-                reason = self.trouble_since(deadline - timeout) or "no answer"
-                raise KafkaConnectionError(
-                    f"no Kafka broker at {self.servers} answered within {timeout:g} s ({reason}): "
-                    "check the address, the listener and the security_protocol"
-                )
+                raise KafkaConnectionError(self.absence(timeout))
+
+    def absence(self, seconds: float) -> str:
+        """Return an error's text: for so long, in seconds, no broker has answered."""
+        reason = self.trouble_since(monotonic() - seconds) or "no answer"
+        return (
+            f"no Kafka broker at {self.servers} answered within {seconds:g} s ({reason}): "
+            "check the address, the listener and the security_protocol"
+        )
+
+
+def contained(name: str, callback: Callable[..., Any]) -> Callable[..., None]:
+    """Return a user's callback whose exceptions are logged, and kept away from whoever happens to poll."""
+
+    def call(*arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:  # noqa: BLE001 - see above
+            log.error("%s raised %s: %s", name, type(error).__name__, error)
+
+    return call

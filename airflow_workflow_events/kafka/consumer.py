@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import random
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from operator import itemgetter
+from signal import Signals
 from time import monotonic
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from airflow_workflow_events.errors import ConfigurationError, KafkaError
@@ -19,21 +15,32 @@ from airflow_workflow_events.events.filters import EventFilter, Names
 from airflow_workflow_events.events.json_values import JsonValue
 from airflow_workflow_events.events.model import DEFAULT_TOPIC, WorkflowEvent
 from airflow_workflow_events.events.seen import SeenEvents
-from airflow_workflow_events.kafka.config import check_topic, check_whole_number, named_options
+from airflow_workflow_events.kafka.config import (
+    check_topic,
+    check_whole_number,
+    named_options,
+    whole_number,
+)
 from airflow_workflow_events.kafka.consumer_client import ConsumerClient
 from airflow_workflow_events.kafka.consumer_config import consumer_config
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
-from airflow_workflow_events.kafka.intake import Intake, ReceivedEvent, Taken
+from airflow_workflow_events.kafka.handling import (
+    STOP_SIGNALS,
+    Retries,
+    check_handler,
+    check_result,
+    stopping_on,
+)
+from airflow_workflow_events.kafka.intake import Intake, Passed, ReceivedEvent
+from airflow_workflow_events.kafka.message_headers import drop_unreadable
 from airflow_workflow_events.kafka.positions import Start, StartFrom, check_start
 from airflow_workflow_events.kafka.producer import CONNECT_TIMEOUT_MS
 from airflow_workflow_events.metrics import Metrics, NoMetrics
 
-log = logging.getLogger(__name__)
-
 #: Kafka's own default for the largest message a topic takes (max.message.bytes), in bytes.
 MAX_MESSAGE_BYTES = 1_048_588
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_event: Callable[[ReceivedEvent], WorkflowEvent] = itemgetter(0)
 
 
 class WorkflowEventConsumer:
@@ -69,8 +76,9 @@ class WorkflowEventConsumer:
             failed on, with the reason in headers. Confirmed before anything is committed. Default ``None``:
             the former is skipped, the latter raises.
         seen: remembers what was handled, so that repetitions are passed over. Default ``None``.
-        consumer_timeout_ms: ends the iteration when there was no event for so long, in milliseconds. Default
-            ``None``: it goes on until :meth:`stop`.
+        consumer_timeout_ms: ends the iteration when nothing has come for so long, in milliseconds; not even
+            what nobody waits for. It begins once there are partitions to read, within a minute in a group and
+            ten seconds without one. Default ``None``: it goes on until :meth:`stop`.
         max_poll_interval_ms: how long one event may take before a group gives the partitions to others, in
             milliseconds. Default 300,000.
         max_buffered_kib: how much may be fetched ahead, in KiB. Default 16,384.
@@ -132,12 +140,8 @@ class WorkflowEventConsumer:
         metrics: Metrics | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        topics = [topic] if isinstance(topic, str) else list(topic)
-        if not topics:
-            raise ConfigurationError("topic is an empty list: name one or more topics")
-        for one in topics:
-            check_topic(one)
-        if dead_letter_topic in topics:
+        topics = _topics(topic)
+        if dead_letter_topic is not None and check_topic(dead_letter_topic, "dead_letter_topic") in topics:
             raise ConfigurationError(
                 f"dead_letter_topic {dead_letter_topic} is read as well: what is put there would come again"
             )
@@ -148,6 +152,8 @@ class WorkflowEventConsumer:
             check_whole_number("consumer_timeout_ms", consumer_timeout_ms, minimum=1)
         check_whole_number("max_event_bytes", max_event_bytes, minimum=1)
         check_whole_number("connect_timeout_ms", connect_timeout_ms, minimum=1)
+        _check_methods("seen", seen, "__contains__", "add")
+        _check_methods("metrics", metrics, "incr")
         events = EventFilter(
             workflow_id=workflow_id,
             workflow_run_id=workflow_run_id,
@@ -176,21 +182,21 @@ class WorkflowEventConsumer:
             config=config,
         )
         dead_letters = (
-            DeadLetterTopic(client_config, dead_letter_topic, group_id) if dead_letter_topic else None
+            None if dead_letter_topic is None else DeadLetterTopic(client_config, dead_letter_topic, group_id)
         )
         self._topics = topics
         self.timeout_seconds = None if consumer_timeout_ms is None else consumer_timeout_ms / 1000
-        self.max_poll_interval_seconds = max_poll_interval_ms / 1000
+        self.max_poll_interval_seconds = whole_number(client_config, "max.poll.interval.ms") / 1000
         self.intake = Intake(
             ConsumerClient(client_config, topics, start, in_group=group_id is not None),
             events,
             max_event_bytes=max_event_bytes,
             dead_letters=dead_letters,
             seen=seen,
-            metrics=metrics or NoMetrics(),
+            metrics=NoMetrics() if metrics is None else metrics,
         )
-        self._waiting: deque[Taken] = deque()
-        self._in_hand: Taken | None = None
+        self._in_hand: ReceivedEvent | None = None
+        self._returned: ReceivedEvent | None = None  # was in hand, and comes next again
         if connect:
             try:
                 self.check_connection(connect_timeout_ms / 1000)
@@ -209,18 +215,19 @@ class WorkflowEventConsumer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._settle()
-        self.close()
+        try:
+            if kind is None:
+                self._settle()
+        finally:
+            self.close()
 
     def __iter__(self) -> Iterator[WorkflowEvent]:
-        for received in self.records():
-            yield received.event
+        return map(_event, self._received(with_headers=False))
 
     @property
     def poison_count(self) -> int:
         """How many messages were no workflow event."""
-        return self.intake.poison_count
+        return self.intake.poison.count
 
     @property
     def repeated_count(self) -> int:
@@ -242,35 +249,57 @@ class WorkflowEventConsumer:
         Raises:
             ConsumerClosedError: the consumer is closed, or was made before a fork.
             KafkaAuthorizationError: a topic or the group may not be read.
+            KafkaConnectionError: with ``connect=False`` and ``consumer_timeout_ms``: no broker has answered.
             KafkaError: the client cannot go on, or the dead-letter topic cannot take what has to go there.
         """
+        return self._received(with_headers=True)
+
+    def _received(self, *, with_headers: bool) -> Iterator[ReceivedEvent]:
         intake = self.intake
-        idle_since = monotonic()
+        intake.client.check_usable()
+        idleness = Idleness(intake.client, self.timeout_seconds)
+        try:
+            while True:
+                if intake.has_unread or self._in_hand is not None or self._returned is not None:
+                    yield from self._hand_out(with_headers=with_headers)
+                    idleness.end()  # neither handling is idleness, nor passing over what nobody waits for
+                if intake.client.stopped or (remaining := idleness.remaining()) == 0:
+                    break
+                intake.fetch(remaining)
+        except GeneratorExit:
+            raise  # a break: what is in hand stays there, and the next iteration goes on behind it
+        except BaseException as error:
+            # Whatever cut in, such as a signal handler that raises, may have cost the event it cut in at.
+            intake.client.fail(error)
+            raise
+        idleness.check_reached()
+
+    def _hand_out(self, *, with_headers: bool) -> Iterator[ReceivedEvent]:
+        """Yield what is there to read, until there is no more or the consumer is stopped."""
+        intake, client = self.intake, self.intake.client
         while True:
-            self._settle()
-            while self._waiting:
-                taken = self._waiting.popleft()
-                if taken.event is None or intake.is_repeated(taken.event):
-                    intake.handled(taken, is_new=False)
-                    continue
-                self._in_hand = taken
-                yield received_event(taken.message, taken.event)
-                self._settle()
-                idle_since = monotonic()
-                if intake.is_store_due:
-                    intake.store()
-                if intake.client.stopped:
-                    return
-            remaining = None
-            if self.timeout_seconds is not None:
-                if intake.client.is_waiting_for_partitions:
-                    idle_since = monotonic()
-                remaining = idle_since + self.timeout_seconds - monotonic()
-                if remaining <= 0:
-                    return
-            self._waiting.extend(intake.pull(remaining))
-            if not self._waiting and intake.client.stopped:
+            if self._in_hand is not None:
+                intake.handled(self._in_hand)
+                self._in_hand = None
+            if client.stopped:
                 return
+            if monotonic() > intake.behind_at:
+                intake.keep_up()
+            if self._returned is None:
+                taken = intake.read()
+            else:
+                taken, self._returned = self._returned, None
+                if intake.has_moved(taken):
+                    continue
+            if taken is None:
+                return
+            if isinstance(taken, Passed) or (intake.remembers and intake.is_repeated(taken.event)):
+                intake.move_past(taken)
+            else:
+                if with_headers:
+                    drop_unreadable(taken.message)
+                self._in_hand = taken
+                yield taken
 
     def run(
         self,
@@ -279,7 +308,7 @@ class WorkflowEventConsumer:
         max_retries: int = 3,
         retry_backoff_ms: int = 500,
         max_retry_backoff_ms: int = 10_000,
-        stop_on: Sequence[signal.Signals] = _SIGNALS,
+        stop_on: Sequence[Signals] = STOP_SIGNALS,
     ) -> int:
         """Call ``handler`` with each event until :meth:`stop`, or a signal.
 
@@ -288,7 +317,7 @@ class WorkflowEventConsumer:
         unhandled. The events behind it in its partition wait meanwhile, so the order holds.
 
         Args:
-            handler: what to call; its result is ignored.
+            handler: what to call; not an ``async`` function. Its result is ignored.
             max_retries: attempts after the first. Default 3.
             retry_backoff_ms: the first pause, in milliseconds; up to a quarter is taken off at random.
                 Default 500.
@@ -300,19 +329,30 @@ class WorkflowEventConsumer:
             How many events were handled.
 
         Raises:
-            ConfigurationError: a value is wrong, or all pauses together outlast ``max_poll_interval_ms``.
+            ConfigurationError: a value is wrong, all pauses together outlast ``max_poll_interval_ms``, or the
+                handler turns out to be ``async``.
             Exception: what the handler raised, without a dead-letter topic.
             KafkaError: as in :meth:`records`.
         """
-        retries = Retries(max_retries, retry_backoff_ms, max_retry_backoff_ms)
-        retries.check_within(self.max_poll_interval_seconds)
+        check_handler(handler)
+        retries = Retries(
+            max_retries,
+            retry_backoff_ms,
+            max_retry_backoff_ms,
+            within_seconds=self.max_poll_interval_seconds,
+        )
         handled = 0
-        with _stopping_on(stop_on, self.stop):
+        with stopping_on(stop_on, self.stop):
             for received in self.records():
-                if self._handle(handler, received, retries):
+                try:
+                    is_handled = self._handle(handler, received, retries)
+                except BaseException:
+                    self._put_back()
+                    raise
+                if is_handled:
                     handled += 1
                 elif self.intake.client.stopped:
-                    self._in_hand = None  # given up between two attempts: delivered again
+                    self._put_back()  # given up between two attempts: delivered again
                     break
         return handled
 
@@ -335,14 +375,17 @@ class WorkflowEventConsumer:
 
         The event in hand is not handled, unless :meth:`commit` was called. Calling it again does nothing.
         """
-        self._waiting.clear()
-        self._in_hand = None
+        self._in_hand = self._returned = None
         self.intake.close()
 
     def _settle(self) -> None:
         if self._in_hand is not None:
-            self.intake.handled(self._in_hand, is_new=True)
+            self.intake.handled(self._in_hand)
             self._in_hand = None
+
+    def _put_back(self) -> None:
+        """Have the event in hand come next again: it is not handled."""
+        self._returned, self._in_hand = self._in_hand, None
 
     def _handle(
         self, handler: Callable[[WorkflowEvent], object], received: ReceivedEvent, retries: Retries
@@ -351,103 +394,69 @@ class WorkflowEventConsumer:
         attempts = 0
         while True:
             try:
-                handler(received.event)
+                result = handler(received.event)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises may pass
                 attempts += 1
                 failure = error
             else:
+                check_result(result, is_awaited=False)
                 return True
             pause = retries.next_pause(received.event.event_id, attempts, failure)
             if pause is not None:
                 if self.intake.client.wait(pause):
                     return False
-            elif self.intake.give_up(received, failure, attempts):
+            elif self.intake.poison.give_up(received.message, received.event.event_id, failure, attempts):
                 return False
             else:
-                self._in_hand = None
                 raise failure
 
 
-class Retries:
-    """How often, and after which pauses, a handler is called again.
+def _topics(topic: object) -> list[str]:
+    if isinstance(topic, str):
+        return [check_topic(topic)]
+    if not isinstance(topic, Iterable) or isinstance(topic, bytes | bytearray):
+        raise ConfigurationError(f"topic is {topic!r}: use a topic's name, or a list of them")
+    topics = [check_topic(one) for one in topic]
+    if not topics:
+        raise ConfigurationError("topic is an empty list: name one or more topics")
+    return list(dict.fromkeys(topics))
+
+
+def _check_methods(name: str, value: object, *methods: str) -> None:
+    missing = [method for method in methods if not callable(getattr(value, method, None))]
+    if value is not None and missing:
+        raise ConfigurationError(
+            f"{name} is of type {type(value).__name__}, which has no {' and no '.join(missing)}"
+        )
+
+
+class Idleness:
+    """How long nothing has come; waiting for partitions does not count.
 
     Args:
-        max_retries: attempts after the first.
-        retry_backoff_ms: the first pause, in milliseconds.
-        max_retry_backoff_ms: the longest pause, in milliseconds.
-
-    Raises:
-        ConfigurationError: a value is wrong.
+        client: whose partitions.
+        timeout_seconds: the bound, in seconds; ``None`` for none.
     """
 
-    def __init__(self, max_retries: int, retry_backoff_ms: int, max_retry_backoff_ms: int) -> None:
-        check_whole_number("max_retries", max_retries, minimum=0)
-        check_whole_number("retry_backoff_ms", retry_backoff_ms, minimum=1)
-        check_whole_number("max_retry_backoff_ms", max_retry_backoff_ms, minimum=retry_backoff_ms)
-        self.max_retries = max_retries
-        self._first_seconds = retry_backoff_ms / 1000
-        self._longest_seconds = max_retry_backoff_ms / 1000
+    def __init__(self, client: ConsumerClient, timeout_seconds: float | None) -> None:
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        self._began = monotonic()
+        self.end()
 
-    def check_within(self, seconds: float) -> None:
-        """Raise :class:`ConfigurationError` if all pauses take that long: the group would not wait."""
-        total = sum(self._longest_pause(attempt) for attempt in range(1, self.max_retries + 1))
-        if total >= seconds:
-            raise ConfigurationError(
-                f"{self.max_retries} retries can pause for {total:g} s in all, and the group waits only "
-                f"{seconds:g} s: lower max_retries or max_retry_backoff_ms, or raise max_poll_interval_ms"
-            )
+    def end(self) -> None:
+        """Take note that something came."""
+        self._since = monotonic()
 
-    def next_pause(self, event_id: str, attempts: int, failure: Exception) -> float | None:
-        """Return the pause before the next attempt, in seconds, after logging why there is one.
+    def check_reached(self) -> None:
+        """Raise :class:`KafkaConnectionError` where nothing came because no broker has ever answered."""
+        if not self._client.stopped:
+            self._client.check_reached(monotonic() - self._began)
 
-        Args:
-            event_id: the event.
-            attempts: how many have failed.
-            failure: why the last one did.
-
-        Returns:
-            ``None`` when the retries are used up.
-        """
-        if attempts > self.max_retries:
+    def remaining(self) -> float | None:
+        """Return how long to go on, in seconds; 0 when the bound is reached, ``None`` where there is none."""
+        if self._timeout_seconds is None:
             return None
-        pause = self._longest_pause(attempts) * random.uniform(0.75, 1)
-        log.warning(
-            "handling event %s failed, attempt %d of %d, the next in %.1f s: %s: %s",
-            event_id,
-            attempts,
-            self.max_retries + 1,
-            pause,
-            type(failure).__name__,
-            failure,
-        )
-        return pause
-
-    def _longest_pause(self, attempt: int) -> float:
-        return float(min(self._first_seconds * 2 ** min(attempt - 1, 30), self._longest_seconds))
-
-
-def received_event(message: Any, event: WorkflowEvent) -> ReceivedEvent:
-    """Return an event together with where it was read."""
-    kind, timestamp_ms = message.timestamp()
-    return ReceivedEvent(
-        event, message.topic(), message.partition(), message.offset(), timestamp_ms if kind else None, message
-    )
-
-
-@contextmanager
-def _stopping_on(signals: Sequence[signal.Signals], stop: Callable[[], None]) -> Iterator[None]:
-    """Have signals end the iteration, in the main thread; elsewhere Python has no signal handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        log.info("stopping on %s", signal.Signals(number).name)
-        stop()
-
-    before = {number: signal.signal(number, on_signal) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if self._client.is_waiting_for_partitions:
+            self.end()
+        return max(self._since + self._timeout_seconds - monotonic(), 0)

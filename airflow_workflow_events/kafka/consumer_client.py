@@ -1,4 +1,4 @@
-"""One librdkafka consumer: which partitions it has, where they begin, and what of them is handled."""
+"""One librdkafka consumer: messages come out, and what is handled is committed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import ctypes
 import datetime as dt
 import logging
 import os
+import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -21,37 +23,28 @@ from airflow_workflow_events.errors import (
     KafkaConnectionError,
     WorkflowEventsError,
 )
+from airflow_workflow_events.kafka.assignment import ABSENT, FINAL, Assignment, reading_error
+from airflow_workflow_events.kafka.client_log import CLIENT_LOG
+from airflow_workflow_events.kafka.commits import Commits
 from airflow_workflow_events.kafka.config import without_secrets
-from airflow_workflow_events.kafka.connection import Connection
-from airflow_workflow_events.kafka.positions import Beginning, StartFrom, resolve
-from airflow_workflow_events.kafka.reports import translate
+from airflow_workflow_events.kafka.connection import Connection, contained
+from airflow_workflow_events.kafka.positions import Place, StartFrom
+
+__all__ = ["ConsumerClient", "Place"]
 
 log = logging.getLogger(__name__)
 
 # A poll returns with the first message; this bounds how late a stop is noticed.
 _POLL_SECONDS = 0.1
-# Brokers get this long for one answer about offsets, and a rebalance this long for all of them.
-_ANSWER_SECONDS = 5.0
-_ASSIGN_SECONDS = 60.0
-# How often a consumer without a group looks for new partitions; librdkafka does it for groups.
-_DISCOVERY_SECONDS = 60.0
-_ABSENT_TOPIC_SECONDS = 1.0
-_WARNING_PAUSE_SECONDS = 60.0
-
-# Without a permission or a place in the group there is nothing to wait for.
-_FINAL = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.INVALID_GROUP_ID,
-    }
-)
-_ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001 - its public name
-
-
-Place = tuple[str, int]
-"""Topic and partition."""
+# librdkafka would wait for a broker that is away until the session ends, 45 s by default.
+_CLOSE_SECONDS = 10.0
+# How long a group may take to share its partitions out; without one they only have to be found.
+_JOIN_SECONDS = 60.0
+_FIND_SECONDS = 10.0
+# How many messages, and how many bytes, may come up while the group is served amid a batch.
+_MAX_EARLY = 500
+_MAX_EARLY_BYTES = 1_048_576
+_USER_CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb", "on_commit"})
 
 
 class ConsumerClient:
@@ -80,38 +73,33 @@ class ConsumerClient:
         self.closed = False
         self._config = dict(config)
         self._topics = list(topics)
-        # "How long ago" counts from here, also for a topic that appears later.
-        self._start = dt.datetime.now(dt.UTC) - start if isinstance(start, dt.timedelta) else start
         self._in_group = in_group
-        self._incremental = "cooperative" in str(config.get("partition.assignment.strategy", ""))
-        self._assigned: set[Place] = set()
-        self._not_before_ms: dict[Place, int] = {}
-        self.begun: dict[Place, int] = {}
-        """Without a group: the partitions that are read, and the offset at which each began."""
-        self._next_discovery = 0.0
-        self._absent_at_first: set[str] = set()
-        self._warned: dict[str, float] = {}
-        self._assigned_once = False
-        self._made_at = monotonic()
+        self._assignment = Assignment(
+            list(topics),
+            start,
+            self.connection,
+            patience_seconds=_JOIN_SECONDS if in_group else _FIND_SECONDS,
+            incremental="cooperative" in str(config.get("partition.assignment.strategy", ""))
+            or str(config.get("group.protocol", "")).lower() == "consumer",
+            wait=self.wait,
+            on_gone=self._forget,
+        )
+        self._commits = Commits(self.connection)
         self._early: list[Message] = []
+        self._paused: list[TopicPartition] = []
         self._failure: BaseException | None = None
         self._stale = False
-        note = weakref.WeakMethod(self.connection.note)  # librdkafka must not keep this object alive
-        users = config.get("error_cb")
-
-        def on_error(error: KafkaError) -> None:
-            (note() or _ignore)(error)
-            if users is not None:
-                users(error)
-
         try:
             self._consumer = confluent_kafka.Consumer(
-                {**config, "error_cb": on_error},
-                logger=logging.getLogger("airflow_workflow_events.librdkafka"),
+                {**config, **self._callbacks(config)},
+                logger=CLIENT_LOG,
             )
             if in_group:
                 self._consumer.subscribe(
-                    self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+                    list(topics),
+                    on_assign=self._assignment.on_assign,
+                    on_revoke=self._assignment.on_revoke,
+                    on_lost=self._assignment.on_lost,
                 )
         except (KafkaException, ValueError, TypeError) as error:
             cause = error.args[0] if error.args else error
@@ -126,14 +114,42 @@ class ConsumerClient:
 
         Raises:
             KafkaAuthenticationError: at once, where the broker refuses the credentials or the certificate.
+            KafkaAuthorizationError: without a group: a topic may not be read.
             KafkaConnectionError: no broker answered in time.
         """
-        self._check_usable()
-        self.connection.prove(
-            lambda seconds: self._consumer.cluster_id(timeout=seconds), self._serve_errors, timeout
-        )
-        if not self._in_group:
-            self._discover()
+        self.check_usable()
+        # To ask for the cluster's id connects to no broker, but waits for what librdkafka does each second.
+        ask = partial(self._consumer.list_topics, self._topics[0])
+        self.connection.prove(lambda seconds: ask(timeout=seconds), self.serve, timeout)
+        self._assignment.was_accepted = True
+        if self._in_group:
+            self._assignment.look(self._consumer)
+        else:
+            self._assignment.discover(self._consumer)
+
+    @property
+    def begun(self) -> dict[Place, int]:
+        """Without a group: the partitions that are read, and the offset at which each began."""
+        return self._assignment.beginnings.begun
+
+    @property
+    def is_settled(self) -> bool:
+        """Without a group: whether it is known of every topic where it begins, or that it is not there."""
+        return self._assignment.is_settled
+
+    @property
+    def moves(self) -> Counter[Place]:
+        """How often each partition was taken away: what was fetched of it before is delivered again."""
+        return self._assignment.moves
+
+    def check_reached(self, seconds: float) -> None:
+        """Raise where no broker has ever answered, for so many seconds by now: then silence says nothing.
+
+        Raises:
+            KafkaConnectionError: none has.
+        """
+        if not self._assignment.was_accepted:
+            raise KafkaConnectionError(self.connection.absence(seconds))
 
     def stop(self) -> None:
         """Have :meth:`next_batch` return at once, from now on. From any thread, or a signal handler."""
@@ -141,8 +157,8 @@ class ConsumerClient:
 
     @property
     def is_waiting_for_partitions(self) -> bool:
-        """Whether it has no partition yet, as it takes a group some seconds to share them out."""
-        return not self._assigned_once and monotonic() < self._made_at + _ASSIGN_SECONDS
+        """Whether it has no partition for the moment, but may soon have: that is no idleness."""
+        return self._assignment.is_awaited
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, in seconds, or until :meth:`stop`; return whether it was stopped."""
@@ -154,7 +170,27 @@ class ConsumerClient:
 
     def fail(self, error: BaseException) -> None:
         """Refuse to go on: what was handed out last is not handled, and going on would leave it out."""
-        self._failure = error
+        if self._failure is None:
+            self._failure = error
+
+    def check_usable(self) -> None:
+        """Raise unless the consumer can go on.
+
+        Raises:
+            ConsumerClosedError: it is closed, was made before a fork, or was interrupted while it read.
+            KafkaError: why it could not go on before.
+        """
+        if self._stale:
+            raise ConsumerClosedError("the consumer was made before a fork: make one in the child")
+        if self.closed:
+            raise ConsumerClosedError("the consumer is closed: create a new one")
+        if isinstance(self._failure, WorkflowEventsError):
+            raise self._failure
+        if self._failure is not None:
+            raise ConsumerClosedError(
+                f"reading was interrupted by {type(self._failure).__name__}, and what was being read then "
+                "would be left out: create a new consumer, which begins with it"
+            ) from self._failure
 
     def next_batch(self, size: int, timeout: float | None) -> list[Message]:
         """Return up to ``size`` messages as soon as there is one; empty when stopped or out of time.
@@ -165,48 +201,81 @@ class ConsumerClient:
 
         Raises:
             ConsumerClosedError: the consumer is closed, or was made before a fork.
+            KafkaAuthenticationError: the broker refuses the credentials, and has never taken them.
             KafkaAuthorizationError: a topic or the group may not be read.
             KafkaError: the client cannot go on.
         """
-        self._check_usable()
+        self.check_usable()
         try:
             return self._poll(size, None if timeout is None else monotonic() + timeout)
-        except WorkflowEventsError as error:
+        except BaseException as error:
+            # A signal handler that raises may cost the very message that was taken from the queue.
+            self.fail(error)
+            raise
+
+    def serve(self) -> None:
+        """Take part in what the group does, amid a batch; whoever does not for too long is taken for dead.
+
+        Raises:
+            KafkaError: as :meth:`next_batch`.
+        """
+        self.check_usable()
+        try:
+            message = self._consumer.poll(0)
+            if message is None:
+                return
+            self._early.extend(self._good([message]))
+            # What the group does is told with messages, and whoever is slow would gather them.
+            if len(self._early) >= _MAX_EARLY or sum(map(len, self._early)) >= _MAX_EARLY_BYTES:
+                self._paused = self._consumer.assignment()
+                self._consumer.pause(self._paused)
+        except BaseException as error:
             self.fail(error)
             raise
 
     def _poll(self, size: int, deadline: float | None) -> list[Message]:
+        if self._assignment.begin_to_wait() and self._in_group:
+            self._assignment.look(self._consumer)
         if self._early:
             early, self._early = self._early, []
-            return self._good(early)
+            self._resume()
+            more = self._consumer.consume(size - len(early), 0) if size > len(early) else []
+            return early + self._good(more)
         while not self.stopped:
             remaining = _POLL_SECONDS if deadline is None else min(deadline - monotonic(), _POLL_SECONDS)
-            if not self._in_group and monotonic() >= self._next_discovery:
-                self._discover()
+            if not self._in_group:
+                self._assignment.discover(self._consumer)
             # Poll returns with the first message, whereas consume would wait until it has them all.
             first = self._consumer.poll(max(remaining, 0))
             if first is not None:
                 found = [first]
                 if size > 1:
+                    # A rebalance in here may take a partition away whose messages are among those found. They
+                    # are handed out nevertheless, and again by whoever has it now; their positions stay out.
                     found += self._consumer.consume(size - 1, 0)
                 if messages := self._good(found):
                     return messages
-            elif deadline is not None and monotonic() >= deadline:
+            else:
+                self._check_refusal()
+            if deadline is not None and monotonic() >= deadline:
                 break
         return []
 
-    def offsets_of(self, moment: dt.datetime) -> dict[Place, int]:
-        """Return for each partition that is read the offset of its first record since ``moment``.
+    def _check_refusal(self) -> None:
+        refusal = self.connection.refusal()
+        if refusal is None:
+            return
+        if not self._assignment.was_accepted:
+            raise refusal
+        self.connection.warn(f"the broker refuses the credentials that it took before: {refusal}")
+
+    def offsets_of(self, start: dt.datetime | StartFrom) -> dict[Place, int]:
+        """Return for each partition that is read the offset at which it would begin.
 
         Raises:
             KafkaError: the brokers do not say.
         """
-        partitions = [TopicPartition(topic, partition) for topic, partition in self.begun]
-        try:
-            found = resolve(self._consumer, partitions, moment, _ANSWER_SECONDS) if partitions else []
-        except KafkaException as error:
-            raise translate(error.args[0], self.connection.safe_text(error.args[0])) from None
-        return {(one.partition.topic, one.partition.partition): max(one.partition.offset, 0) for one in found}
+        return self._assignment.offsets_of(self._consumer, start)
 
     def assign_at(self, positions: Mapping[Place, int]) -> None:
         """Without a group: go on reading each partition at an offset, and drop what was fetched before.
@@ -215,12 +284,9 @@ class ConsumerClient:
             positions: for each topic and partition the offset that comes next; where it has none, the
                 partition goes on where it began.
         """
-        self._consumer.assign(
-            [
-                TopicPartition(topic, partition, positions.get((topic, partition), began))
-                for (topic, partition), began in self.begun.items()
-            ]
-        )
+        self._early.clear()
+        self._resume()
+        self._assignment.assign_at(self._consumer, positions)
 
     def store(self, positions: Mapping[Place, int]) -> None:
         """Say what is handled, so that it is committed in the background, on a rebalance and on closing.
@@ -228,41 +294,42 @@ class ConsumerClient:
         Args:
             positions: for each topic and partition the offset that comes next.
         """
-        if not self._in_group or not positions:
-            return
-        offsets = [
-            TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()
-        ]
-        try:
-            self._consumer.store_offsets(offsets=offsets)
-        except KafkaException as error:
-            # A partition that has gone to another member meanwhile: that one begins before these events.
-            log.debug("not stored: %s", error)
+        if self._in_group and not self.closed and not self._stale:
+            self._commits.store(self._consumer, positions)
 
     def commit(self) -> None:
         """Commit what is stored and wait for the broker's word.
 
         Raises:
-            KafkaError: the broker refused, or did not answer.
+            KafkaError: the broker refused.
+            KafkaTimeoutError: it did not answer within 30 seconds.
         """
-        self._check_usable()
-        if not self._in_group:
-            return
-        try:
-            self._consumer.commit(asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._NO_OFFSET:  # noqa: SLF001 - its public name
-                raise translate(error.args[0], self.connection.safe_text(error.args[0])) from None
+        self.check_usable()
+        refused = self._commits.commit(self._consumer, self.serve)
+        if refused is not None:
+            raise reading_error(refused, self.connection)
 
     def close(self) -> None:
-        """Commit what is stored, leave the group and give the client up. Calling it again does nothing."""
+        """Commit what is stored, leave the group and give the client up. Calling it again does nothing.
+
+        Where no broker answers it returns after ten seconds; what could not be committed is delivered again.
+        """
         self.stopped = True
         if self.closed or self._stale:
             return
         self.closed = True
         _open_clients.discard(self)
-        self._consumer.close()
-        log.debug("consumer of %s closed", self.connection.servers)
+        closing = threading.Thread(target=self._consumer.close, name="workflow-events-closing", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+        if closing.is_alive():
+            log.warning(
+                "no broker at %s answered while the consumer was closed; what it has not committed is "
+                "delivered again",
+                self.connection.servers,
+            )
+        else:
+            log.debug("consumer of %s closed", self.connection.servers)
 
     def leave_to_parent(self) -> None:
         """In the child of a fork: forget the parent's consumer without touching it."""
@@ -270,167 +337,64 @@ class ConsumerClient:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._consumer))
         self._stale = True
 
-    def _check_usable(self) -> None:
-        if self._stale:
-            raise ConsumerClosedError("the consumer was made before a fork: make one in the child")
-        if self.closed:
-            raise ConsumerClosedError("the consumer is closed: create a new one")
-        if self._failure is not None:
-            raise self._failure
+    def _callbacks(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what librdkafka calls. It must not keep this object alive, nor may it see an exception."""
+        users = {name: contained(name, config[name]) for name in _USER_CALLBACKS & config.keys()}
+        note, answered = weakref.WeakMethod(self.connection.note), weakref.WeakMethod(self._commits.note)
 
-    def _serve_errors(self) -> None:
-        message = self._consumer.poll(0)
-        if message is not None:
-            self._early.append(message)
+        def on_error(error: KafkaError) -> None:
+            (note() or _ignore)(error)
+            users.get("error_cb", _ignore)(error)
 
-    def _good(self, found: Iterable[Message]) -> list[Message]:
-        messages = []
-        for message in found:
-            error = message.error()
-            if error is not None:
-                self._meet(error, message)
-            elif not self._not_before_ms or self._is_recent(message):
-                messages.append(message)
+        def on_commit(error: KafkaError | None, partitions: list[TopicPartition] | None) -> None:
+            (answered() or _ignore)(error, partitions)
+            users.get("on_commit", _ignore)(error, partitions)
+
+        return {**users, "error_cb": on_error, "on_commit": on_commit}
+
+    def _good(self, found: list[Message]) -> list[Message]:
+        """Return the messages among what was found, and see to the rest."""
+        beginnings = self._assignment.beginnings
+        messages = [message for message in found if message.error() is None]
+        if len(messages) < len(found):
+            for message in found:
+                if (error := message.error()) is not None:
+                    self._meet(error, str(message.topic()))
+        if beginnings.looks_at_age:
+            messages = [message for message in messages if not beginnings.is_old(message)]
         return messages
 
-    def _is_recent(self, message: Message) -> bool:
-        place = (str(message.topic()), int(message.partition() or 0))
-        limit = self._not_before_ms.get(place)
-        if limit is None:
-            return True
-        if message.timestamp()[1] < limit:
-            return False
-        del self._not_before_ms[place]
-        return True
-
-    def _meet(self, error: KafkaError, message: Message) -> None:
-        text = self.connection.safe_text(error)
+    def _meet(self, error: KafkaError, topic: str) -> None:
         code = error.code()
-        if error.fatal() or code in _FINAL:
-            raise translate(error, text)
+        if error.fatal() or code in FINAL:
+            raise reading_error(error, self.connection)
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
             return
-        if code in _ABSENT:
-            self._warn(f"topic {message.topic()} does not exist yet; its events are read once it does")
+        if code in ABSENT:
+            self._assignment.miss(topic)
         elif code == KafkaError._MAX_POLL_EXCEEDED:  # noqa: SLF001 - its public name
-            self._warn(
+            self.connection.warn(
                 "handling took longer than max_poll_interval_ms, so the group gave the partitions away; "
                 "what was in hand is delivered again: raise max_poll_interval_ms"
             )
         else:
-            self._warn(f"the Kafka client goes on after: {text}")
+            self.connection.warn(f"the Kafka client goes on after: {self.connection.safe_text(error)}")
 
-    def _warn(self, text: str) -> None:
-        """Log a warning, but the same one once a minute."""
-        now = monotonic()
-        if now >= self._warned.get(text, 0.0):
-            self._warned[text] = now + _WARNING_PAUSE_SECONDS
-            log.warning("%s", text)
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, []
+        if paused:
+            self._consumer.resume(paused)
 
-    def _discover(self) -> None:
-        """Assign the partitions that are not assigned yet; without a group nobody else does."""
-        self._next_discovery = monotonic() + _DISCOVERY_SECONDS
-        added: list[Beginning] = []
-        first_time = not self._assigned
-        try:
-            for topic in self._topics:
-                added += self._new_partitions(topic, first_time=first_time)
-        except KafkaException as error:
-            self._next_discovery = monotonic() + _ABSENT_TOPIC_SECONDS
-            self._warn(f"the brokers do not say where to begin: {self.connection.safe_text(error.args[0])}")
-            return
-        if added:
-            self._assigned_once = True
-            self._begin(added)
-            self._consumer.incremental_assign([one.partition for one in added])
-
-    def _new_partitions(self, topic: str, *, first_time: bool) -> list[Beginning]:
-        found = self._consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
-        if found.error is not None:
-            if found.error.code() not in _ABSENT:
-                if found.error.code() in _FINAL:
-                    raise translate(found.error, self.connection.safe_text(found.error))
-                raise KafkaException(found.error)
-            self._absent_at_first.add(topic)
-            self._next_discovery = monotonic() + _ABSENT_TOPIC_SECONDS
-            self._warn(f"topic {topic} does not exist yet; its events are read once it does")
-            return []
-        new = [
-            TopicPartition(topic, partition)
-            for partition in sorted(found.partitions)
-            if (topic, partition) not in self._assigned
+    def _forget(self, gone: set[Place]) -> None:
+        self._resume()  # or a partition would still be paused when it comes back
+        self._early = [
+            one for one in self._early if (str(one.topic()), int(one.partition() or 0)) not in gone
         ]
-        # All of a partition that was not there before is new.
-        known = first_time and topic not in self._absent_at_first
-        start = self._start if known or isinstance(self._start, dt.datetime) else StartFrom.EARLIEST
-        return resolve(self._consumer, new, start, _ANSWER_SECONDS) if new else []
-
-    def _begin(self, beginnings: Iterable[Beginning]) -> None:
-        for one in beginnings:
-            place = (one.partition.topic, one.partition.partition)
-            self._assigned.add(place)
-            self.begun[place] = max(one.partition.offset, 0)
-            if one.not_before_ms is not None:
-                self._not_before_ms[place] = one.not_before_ms
-
-    def _on_assign(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        deadline = monotonic() + _ASSIGN_SECONDS
-        while True:
-            try:
-                committed, fresh = self._beginnings(consumer, partitions)
-                break
-            except KafkaException as error:
-                cause = error.args[0]
-                text = self.connection.safe_text(cause)
-                if cause.code() in _FINAL:
-                    raise translate(cause, text) from None
-                if monotonic() >= deadline or self.stopped:
-                    consumer.unassign()
-                    raise KafkaConnectionError(
-                        f"the brokers do not say where the group left off: {text}", name=cause.name()
-                    ) from None
-        self._assigned_once = True
-        found = committed + [one.partition for one in fresh]
-        self._begin(fresh)
-        (consumer.incremental_assign if self._incremental else consumer.assign)(found)
-        numbers = [one.partition for one in fresh if one.partition.offset >= 0]
-        if numbers:
-            # Committed although nothing is handled yet: whoever gets the partition next begins there, too.
-            with suppress(KafkaException):
-                consumer.store_offsets(offsets=numbers)
-        log.info("reading %s", ", ".join(f"{one.topic}[{one.partition}]" for one in found) or "nothing")
-
-    def _beginnings(
-        self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]
-    ) -> tuple[list[TopicPartition], list[Beginning]]:
-        """Return what the group has committed, and where the rest begins."""
-        answers = consumer.committed(partitions, timeout=_ANSWER_SECONDS)
-        for one in answers:
-            if one.error is not None:
-                raise KafkaException(one.error)
-        new = [TopicPartition(one.topic, one.partition) for one in answers if one.offset < 0]
-        fresh = resolve(consumer, new, self._start, _ANSWER_SECONDS) if new else []
-        return [one for one in answers if one.offset >= 0], fresh
-
-    def _on_revoke(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        self._forget(partitions)
-        if self._incremental:
-            consumer.incremental_unassign(partitions)
-        else:
-            consumer.unassign()
-
-    def _on_lost(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        self._warn("the group gave this consumer's partitions to others; it joins again")
-        self._on_revoke(consumer, partitions)
-
-    def _forget(self, partitions: Iterable[TopicPartition]) -> None:
-        for one in partitions:
-            self._assigned.discard((one.topic, one.partition))
-            self._not_before_ms.pop((one.topic, one.partition), None)
+        self._commits.forget(gone)
 
 
-def _ignore(_error: object) -> None:
-    """Take the errors of a librdkafka consumer whose owner is gone."""
+def _ignore(*_arguments: object) -> None:
+    """Take what librdkafka tells a consumer whose owner is gone."""
 
 
 _open_clients: weakref.WeakSet[ConsumerClient] = weakref.WeakSet()

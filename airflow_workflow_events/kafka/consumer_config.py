@@ -8,6 +8,7 @@ from typing import Any
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.kafka.config import (
     broker_addresses,
+    check_group_id,
     check_security,
     check_types,
     check_whole_number,
@@ -17,6 +18,23 @@ from airflow_workflow_events.kafka.config import (
 
 # librdkafka wants a group even of a consumer that joins none; without a commit it exists on no broker.
 _NO_GROUP = "airflow-workflow-events"
+
+#: How soon new partitions and topics are found, in milliseconds. librdkafka's default is five minutes.
+METADATA_REFRESH_MS = 10_000
+
+#: What differs from librdkafka's own defaults and may be set otherwise.
+DEFAULTS: dict[str, Any] = {
+    # A consumer makes no topics: a name with a typo would become one.
+    "allow.auto.create.topics": False,
+    "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
+    # The broker answers as soon as there is an event; this is how long it holds a request without one.
+    "fetch.wait.max.ms": 500,
+    # How long librdkafka waits after an empty or failed fetch: its default of 500 ms would be a delay.
+    "fetch.error.backoff.ms": 100,
+    # How long it fetches nothing once max_buffered_kib are fetched ahead. Its default of 1,000 ms is longer
+    # than it takes to handle as much.
+    "fetch.queue.backoff.ms": 20,
+}
 
 # These decide when an event counts as handled; the consumer's promise stands on them.
 _SETTLED = ("enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "group.id")
@@ -44,8 +62,8 @@ def consumer_config(
     Raises:
         ConfigurationError: a value or a combination is wrong.
     """
-    if group_id == "":
-        raise ConfigurationError("group_id is empty: use a text, or None to join no group")
+    if group_id is not None:
+        check_group_id(group_id)
     check_whole_number("max_poll_interval_ms", max_poll_interval_ms, minimum=1)
     check_whole_number("max_buffered_kib", max_buffered_kib, minimum=1)
     own = own_options(config)
@@ -58,15 +76,10 @@ def consumer_config(
         "bootstrap.servers": broker_addresses(bootstrap_servers),
         "max.poll.interval.ms": max_poll_interval_ms,
         "queued.max.messages.kbytes": max_buffered_kib,
-        # A consumer makes no topics: a name with a typo would become one.
-        "allow.auto.create.topics": False,
-        # The broker answers as soon as there is an event; this is how long it holds a request without one.
-        "fetch.wait.max.ms": 500,
-        # How long librdkafka waits after an empty or failed fetch: its default of 500 ms would be a delay.
-        "fetch.error.backoff.ms": 100,
+        **DEFAULTS,
         **options,
         **own,
-        "group.id": group_id or _NO_GROUP,
+        "group.id": _NO_GROUP if group_id is None else group_id,
         # librdkafka commits in the background, on rebalances and on closing, and only what was stored as
         # handled. A consumer without a group has nothing to commit.
         "enable.auto.commit": group_id is not None,
@@ -77,8 +90,12 @@ def consumer_config(
     }
     check_types(merged)
     interval = whole_number(merged, "max.poll.interval.ms")
-    if "session.timeout.ms" not in merged and interval < 45_000:
+    by_brokers = str(merged.get("group.protocol", "")).lower() == "consumer"  # these set the session, too
+    if "session.timeout.ms" not in merged and interval < 45_000 and not by_brokers:
         # librdkafka refuses a session that outlasts the interval; 45 s is its default.
         merged["session.timeout.ms"] = interval
+    if "session.timeout.ms" in merged and "heartbeat.interval.ms" not in merged and not by_brokers:
+        # At librdkafka's default of 3 s a short session would be over before the first heartbeat.
+        merged["heartbeat.interval.ms"] = min(max(whole_number(merged, "session.timeout.ms") // 3, 1), 3_000)
     check_security(merged)
     return merged

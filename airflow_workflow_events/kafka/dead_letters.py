@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
+import weakref
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
@@ -10,7 +13,9 @@ from typing import Any
 import confluent_kafka
 
 from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError
+from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import check_topic, without_secrets
+from airflow_workflow_events.kafka.message_headers import drop_unreadable
 from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topics import connection_options
 
@@ -28,11 +33,18 @@ ATTEMPTS_HEADER = "dead_letter_attempts"
 TRUNCATED_HEADER = "dead_letter_truncated"
 
 _MAX_REASON_CHARACTERS = 1_000
+_WARN_AFTER_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _DELIVERY_TIMEOUT_MS = 30_000
 _PAUSE_SECONDS = 1.0
 
+# A broker that has no such topic, nor makes it, says so at once; one that is about to make it needs a moment.
+_PROPAGATION_MS = 5_000
+# The producer itself and the broker each say it in their own words.
+_TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_MSG_SIZE", "RECORD_LIST_TOO_LARGE"})
+
 _Headers = list[tuple[str, str | bytes | None]]
+_Content = tuple[bytes | str | None, bytes | str | None, _Headers]
 
 
 class DeadLetterTopic:
@@ -56,11 +68,13 @@ class DeadLetterTopic:
             "linger.ms": 0,
             "message.timeout.ms": _DELIVERY_TIMEOUT_MS,
             "partitioner": "murmur2_random",
+            "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
             # Whatever its topic took, this one has to take, and the reason besides.
             "message.max.bytes": 100_000_000,
         }
         self._group_id = group_id
         self._producer: confluent_kafka.Producer | None = None
+        _used.add(self)
 
     def send(
         self,
@@ -87,16 +101,24 @@ class DeadLetterTopic:
         Raises:
             KafkaError: the dead-letter topic cannot take it: it does not exist, may not be written to, ...
         """
-        headers = self._headers(message, error, attempts)
-        value = message.value()
+        own, reason = self._headers(message, error, attempts)
+        truncated: _Headers = [*reason, (TRUNCATED_HEADER, b"true")]
+        # The reason takes room as well. Topic and offset say where the whole can be had.
+        smaller: list[_Content] = [
+            (message.key(), None, own + truncated),
+            (message.key(), None, truncated),
+            (None, None, truncated),
+        ]
+        content: _Content = (message.key(), message.value(), own + reason)
         while not is_stopped():
-            failure = self._attempt(message.key(), value, headers, is_stopped)
+            failure = self._attempt(*content, is_stopped)
             if failure is None:
                 return True
-            if failure.name == "MSG_SIZE_TOO_LARGE" and value is not None:
-                # The reason takes room as well. Topic and offset say where the value can be had.
-                value, headers = None, [*headers, (TRUNCATED_HEADER, b"true")]
+            if failure.name in _TOO_LARGE and smaller:
+                content = smaller.pop(0)
                 continue
+            if is_stopped():
+                break
             if not failure.retriable:
                 raise type(failure)(
                     f"the dead-letter topic {self.topic} did not take a message: {failure}", name=failure.name
@@ -105,6 +127,13 @@ class DeadLetterTopic:
                 "the dead-letter topic %s did not take a message, trying again: %s", self.topic, failure
             )
         return False
+
+    def leave_to_parent(self) -> None:
+        """In the child of a fork: forget the parent's client without touching it."""
+        if self._producer is not None:
+            # Destroying it would wait for threads that do not exist here.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+            self._producer = None
 
     def close(self) -> None:
         """Give the client up. Everything that was sent has been confirmed."""
@@ -118,9 +147,7 @@ class DeadLetterTopic:
         is_stopped: Callable[[], bool],
     ) -> KafkaError | None:
         if self._producer is None:
-            self._producer = confluent_kafka.Producer(
-                self._config, logger=logging.getLogger("airflow_workflow_events.librdkafka")
-            )
+            self._producer = confluent_kafka.Producer(self._config, logger=CLIENT_LOG)
         reports: list[confluent_kafka.KafkaError | None] = []
         try:
             self._producer.produce(
@@ -132,9 +159,17 @@ class DeadLetterTopic:
             )
         except confluent_kafka.KafkaException as error:
             return self._translated(error.args[0])
-        deadline = monotonic() + _DELIVERY_TIMEOUT_MS / 1000 + _PAUSE_SECONDS
+        began = monotonic()
+        deadline, warn_at = began + _DELIVERY_TIMEOUT_MS / 1000 + _PAUSE_SECONDS, began + _WARN_AFTER_SECONDS
         while not reports and monotonic() < deadline and not is_stopped():
             self._producer.poll(_POLL_SECONDS)
+            if monotonic() >= warn_at:
+                log.warning(
+                    "the dead-letter topic %s has not confirmed a message for %g s; reading waits for it",
+                    self.topic,
+                    _WARN_AFTER_SECONDS,
+                )
+                warn_at = deadline  # then there is an error to tell
         if not reports:
             self._producer = None  # its answer, should it still come, is nobody's any more
             return KafkaTimeoutError("no delivery report came in time", name="_TIMED_OUT")
@@ -143,7 +178,11 @@ class DeadLetterTopic:
     def _translated(self, error: confluent_kafka.KafkaError) -> KafkaError:
         return translate(error, without_secrets(error.str(), self._config))
 
-    def _headers(self, message: confluent_kafka.Message, error: Exception, attempts: int) -> _Headers:
+    def _headers(
+        self, message: confluent_kafka.Message, error: Exception, attempts: int
+    ) -> tuple[_Headers, _Headers]:
+        """Return the message's own headers, and those that say why it is there."""
+        drop_unreadable(message)
         own: Any = message.headers() or []  # confluent-kafka gives a list, whatever its type says
         reason = {
             REASON_HEADER: str(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__,
@@ -156,5 +195,16 @@ class DeadLetterTopic:
         if self._group_id is not None:
             reason[GROUP_HEADER] = self._group_id
         # A message that is replayed from here and fails again has the latest reason only.
-        kept = [(name, value) for name, value in own if name not in reason]
-        return kept + [(name, text.encode("utf-8", "replace")) for name, text in reason.items()]
+        kept = [(name, value) for name, value in own if name not in {*reason, TRUNCATED_HEADER}]
+        return kept, [(name, text.encode("utf-8", "replace")) for name, text in reason.items()]
+
+
+_used: weakref.WeakSet[DeadLetterTopic] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for one in list(_used):
+        one.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_in_child)

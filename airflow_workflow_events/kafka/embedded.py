@@ -20,6 +20,9 @@ _PRODUCER = 0  # rd_kafka_type_t RD_KAFKA_PRODUCER
 _ERROR_BYTES = 512
 _PRODUCE_API_KEY = 0  # Kafka protocol, ApiKey of Produce
 
+# Not among the signatures, as an older librdkafka lacks it and is good enough without.
+_GROUP_DELAY = "rd_kafka_mock_group_initial_rebalance_delay_ms"
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "rd_kafka_conf_new": (ctypes.c_void_p, []),
     "rd_kafka_conf_set": (
@@ -105,6 +108,10 @@ class EmbeddedBroker:
         if not self._cluster:
             self.stop()
             raise KafkaError("librdkafka could not start its mock cluster: is a loopback port free?")
+        share_out_at_once = getattr(self._library, _GROUP_DELAY, None)
+        if share_out_at_once is not None:
+            # The first member of a group would otherwise wait three seconds for others to join.
+            share_out_at_once(ctypes.c_void_p(self._cluster), ctypes.c_int32(0))
         for topic, partitions in self._topics.items():
             self.create_topic(topic, partitions)
         return self

@@ -2,92 +2,194 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import KafkaException, TopicPartition
 
-from airflow_workflow_events.errors import KafkaError
-from airflow_workflow_events.kafka.config import without_secrets
+from airflow_workflow_events.errors import ConfigurationError, KafkaError, KafkaTimeoutError
+from airflow_workflow_events.kafka.client_log import CLIENT_LOG
+from airflow_workflow_events.kafka.config import check_group_id, without_secrets
+from airflow_workflow_events.kafka.connection import Connection
 from airflow_workflow_events.kafka.consumer_client import Place
 from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topics import connection_options
 
 _ANSWER_SECONDS = 10.0
+# Without members there is no session, but this is how long librdkafka waits for the group's coordinator
+# before it gives a commit up; so none is left over when a client is closed.
+_COORDINATOR_SECONDS = 6.0
+_POLL_SECONDS = 0.005
+_UNANSWERED = frozenset({Code._TIMED_OUT, Code._WAIT_COORD, Code._TRANSPORT})  # noqa: SLF001 - their public names
+# Each client has a thread for every broker, and connections; who commits often keeps them.
+_MAX_CLIENTS = 8
+_MAX_IDLE_SECONDS = 120.0
 
 
 class GroupOffsets:
-    """Reads and commits offsets of any number of groups through one client.
+    """Reads and commits the offsets of any number of groups; for one thread at a time.
 
-    A consumer commits for its own group alone, so a consumer that many groups share cannot commit for them.
+    The groups have no members: whoever reads for many of them reads without a group. A client commits for
+    one group alone, so a few are kept. librdkafka's admin client would do for all groups, but an answer that
+    comes too late, as after an outage, ends its process (confluentinc/librdkafka, issue 4605).
 
     Args:
-        config: librdkafka's configuration; what it says about the connection is taken.
+        get_config: returns librdkafka's configuration; what it says about the connection is taken. Called for
+            each client, which is replaced when it fails, as a password may have been changed meanwhile.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        # Slow to import, and needed by triggers alone.
-        from confluent_kafka.admin import AdminClient
+    def __init__(self, get_config: Callable[[], Mapping[str, Any]]) -> None:
+        self._get_config = get_config
+        self._clients: dict[str, _Client] = {}  # in the order in which they were used
 
-        self._config = connection_options(config)
-        self._client = AdminClient(self._config)
+    def committed(self, group_id: str, topic: str) -> dict[Place, int] | None:
+        """Return the offset that comes next in each partition of which one is committed.
 
-    def places(self, topic: str) -> list[Place]:
-        """Return topic and partition of each of a topic's partitions; none where there is no such topic.
+        Returns:
+            ``None`` where there is no such topic.
 
         Raises:
+            ConfigurationError: librdkafka refuses the configuration, or the group's name is none.
             KafkaAuthorizationError: the topic may not be seen.
-            KafkaError: the brokers do not say.
+            KafkaError: the brokers do not say, or refuse.
         """
+        client = self._client_of(group_id)
         try:
-            # Asked for all topics, as asking for one makes it where brokers make topics by themselves.
-            found = self._client.list_topics(timeout=_ANSWER_SECONDS).topics.get(topic)
-        except confluent_kafka.KafkaException as error:
-            raise self._translated(error.args[0]) from None
-        return [(topic, partition) for partition in sorted(found.partitions)] if found is not None else []
-
-    def committed(self, group_id: str, places: Iterable[Place]) -> dict[Place, int]:
-        """Return for each topic and partition the offset that comes next, where one is committed.
-
-        Raises:
-            KafkaAuthorizationError: the group may not be read.
-            KafkaError: the brokers do not say.
-        """
-        partitions = [TopicPartition(topic, partition) for topic, partition in places]
-        if not partitions:
-            return {}
-        answer = self._client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group_id, partitions)], request_timeout=_ANSWER_SECONDS
-        )[group_id]
-        return {(one.topic, one.partition): one.offset for one in self._partitions(answer) if one.offset >= 0}
+            return client.committed(topic)
+        except KafkaError:
+            self.forget(group_id)
+            raise
 
     def commit(self, group_id: str, positions: Mapping[Place, int]) -> None:
         """Commit for each topic and partition the offset that comes next.
 
         Raises:
-            KafkaAuthorizationError: the group may not commit.
+            ConfigurationError: librdkafka refuses the configuration.
             KafkaError: the brokers refused, or did not answer.
         """
         if not positions:
             return
-        offsets = [
-            TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()
-        ]
-        answer = self._client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group_id, offsets)], request_timeout=_ANSWER_SECONDS
-        )[group_id]
-        self._partitions(answer)
-
-    def _partitions(self, answer: Any) -> list[TopicPartition]:
+        client = self._client_of(group_id)
         try:
-            found: list[TopicPartition] = answer.result(timeout=_ANSWER_SECONDS + 1).topic_partitions
-        except confluent_kafka.KafkaException as error:
-            raise self._translated(error.args[0]) from None
-        for one in found:
-            if one.error is not None:
-                raise self._translated(one.error)
+            client.commit(positions)
+        except KafkaError:
+            self.forget(group_id)
+            raise
+
+    def forget(self, group_id: str) -> None:
+        """Give the client of a group up, if there is one."""
+        client = self._clients.pop(group_id, None)
+        if client is not None:
+            client.close()
+
+    def _client_of(self, group_id: str) -> _Client:
+        for other, client in list(self._clients.items()):
+            is_too_many = len(self._clients) >= _MAX_CLIENTS and group_id not in self._clients
+            if other != group_id and (is_too_many or client.used_at < monotonic() - _MAX_IDLE_SECONDS):
+                self.forget(other)
+        found = self._clients.pop(group_id, None) or _Client(self._get_config(), group_id)
+        self._clients[group_id] = found
+        found.used_at = monotonic()
         return found
 
-    def _translated(self, error: confluent_kafka.KafkaError) -> KafkaError:
-        return translate(error, without_secrets(error.str(), self._config))
+
+class _Client:
+    """A librdkafka consumer that reads nothing."""
+
+    def __init__(self, config: Mapping[str, Any], group_id: str) -> None:
+        check_group_id(group_id)
+        self.used_at = monotonic()
+        self._config = connection_options(config)
+        self._connection = Connection(self._config)
+        self._answers: list[tuple[Code | None, list[TopicPartition]]] = []
+        answers, note = self._answers, self._connection.note
+        try:
+            self._consumer = confluent_kafka.Consumer(
+                {
+                    **self._config,
+                    "group.id": group_id,
+                    "session.timeout.ms": int(_COORDINATOR_SECONDS * 1000),
+                    "enable.auto.commit": False,
+                    "error_cb": note,
+                    "on_commit": lambda error, partitions: answers.append((error, partitions)),
+                },
+                logger=CLIENT_LOG,
+            )
+        except (KafkaException, ValueError, TypeError) as error:
+            cause = error.args[0] if error.args else error
+            text = cause.str() if isinstance(cause, Code) else str(cause)
+            raise ConfigurationError(
+                f"librdkafka refuses the configuration: {without_secrets(text, config)}"
+            ) from None
+        _open_clients.add(self)
+
+    def committed(self, topic: str) -> dict[Place, int] | None:
+        began = monotonic()
+        try:
+            found = self._consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
+            if found.error is not None:
+                if found.error.code() == Code.UNKNOWN_TOPIC_OR_PART:
+                    return None
+                raise self._translated(found.error, began)
+            asked = [TopicPartition(topic, partition) for partition in sorted(found.partitions)]
+            answer = self._consumer.committed(asked, timeout=_ANSWER_SECONDS)
+        except KafkaException as error:
+            raise self._translated(error.args[0], began) from None
+        self._check(answer, began)
+        return {(one.topic, one.partition): one.offset for one in answer if one.offset >= 0}
+
+    def commit(self, positions: Mapping[Place, int]) -> None:
+        began = monotonic()
+        self._answers.clear()
+        try:
+            # Not with asynchronous=False, which may wait for ever.
+            self._consumer.commit(offsets=[TopicPartition(*place, at) for place, at in positions.items()])
+        except KafkaException as error:
+            raise self._translated(error.args[0], began) from None
+        while not self._answers:
+            if monotonic() > began + _ANSWER_SECONDS:
+                raise self._translated(Code(Code._TIMED_OUT), began)  # noqa: SLF001 - its public name
+            self._consumer.poll(_POLL_SECONDS)
+        refused, partitions = self._answers[0]
+        if refused is not None:
+            raise self._translated(refused, began)
+        self._check(partitions, began)
+
+    def close(self) -> None:
+        # It may wait for a broker that is away.
+        threading.Thread(target=self._consumer.close, name="workflow-events-closing", daemon=True).start()
+        _open_clients.discard(self)
+
+    def leave_to_parent(self) -> None:
+        """In the child of a fork: never destroy it, which would wait for threads that do not exist here."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._consumer))
+
+    def _check(self, partitions: list[TopicPartition], began: float) -> None:
+        for one in partitions:
+            if one.error is not None:
+                raise self._translated(one.error, began)
+
+    def _translated(self, error: Code, began: float) -> KafkaError:
+        if error.code() in _UNANSWERED:
+            self._consumer.poll(0)  # what was wrong is told to the callback
+            reason = self._connection.trouble_since(began) or "no answer"
+            return KafkaTimeoutError(f"no broker answered about the group ({reason})", name=error.name())
+        return translate(error, self._connection.safe_text(error))
+
+
+_open_clients: weakref.WeakSet[_Client] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for client in list(_open_clients):
+        client.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_in_child)

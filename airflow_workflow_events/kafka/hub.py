@@ -3,7 +3,8 @@
 A thousand waiting tasks must not be a thousand consumers. Here they are a thousand subscriptions to one: it
 reads every partition, without a group, and hands each event to the subscriptions that wait for it. A
 subscription may begin in the past; the consumer then goes back there, and the others are not told again what
-they have been told already.
+they have been told already. It goes back again only once it is where it was before, or else a stream of new
+subscriptions would keep it in the past for ever.
 """
 
 from __future__ import annotations
@@ -11,18 +12,26 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
-from typing import NamedTuple
 
-from airflow_workflow_events.errors import WorkflowEventsError
-from airflow_workflow_events.events.filters import EventFilter
-from airflow_workflow_events.events.model import WorkflowEvent
-from airflow_workflow_events.kafka.consumer import received_event
-from airflow_workflow_events.kafka.consumer_client import Place
-from airflow_workflow_events.kafka.intake import Intake, ReceivedEvent, Taken
+from airflow_workflow_events.errors import (
+    ConfigurationError,
+    ConsumerClosedError,
+    KafkaConnectionError,
+    KafkaError,
+    WorkflowEventsError,
+)
+from airflow_workflow_events.kafka.consumer_client import ConsumerClient, Place
+from airflow_workflow_events.kafka.intake import Intake, Passed, ReceivedEvent, Taken
 from airflow_workflow_events.kafka.positions import StartFrom
+from airflow_workflow_events.kafka.subscriptions import (
+    Delivery,
+    Positions,
+    Progress,
+    Subscription,
+    Subscriptions,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,98 +41,44 @@ _PROGRESS_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 1.0
 # What a subscription may have waiting before it is left behind for a while, in events.
 _MAX_BACKLOG = 1_000
+# The offsets before an end may hold no record (compaction, markers of transactions): a partition that has
+# been quiet for so long is taken to be where it was before going back.
+_QUIET_SECONDS = 3.0
+_LINGER_SECONDS = 30.0
 _STOP_SECONDS = 5.0
-
-Positions = Mapping[Place, int]
-"""For each topic and partition the offset that comes next."""
-
-
-class Progress(NamedTuple):
-    """How far a subscription has been served: every event before these offsets was handed to it.
-
-    Attributes:
-        positions: for each topic and partition the offset that comes next.
-    """
-
-    positions: Positions
-
-
-Delivery = ReceivedEvent | Progress
-
-
-class Subscription:
-    """Somebody who waits.
-
-    Args:
-        filters: the events waited for match one of these.
-        start: where to begin: ``LATEST``, ``EARLIEST``, the first record since a moment, or offsets.
-        deliver: called in the hub's thread with what has come, in order; must be quick and not raise.
-        backlog: how many deliveries have not been taken up yet. Default: none ever.
-        wants_progress: whether to be told how far it has been served, at first and now and then.
-    """
-
-    def __init__(
-        self,
-        filters: Sequence[EventFilter],
-        start: StartFrom | dt.datetime | Positions,
-        deliver: Callable[[Sequence[Delivery]], None],
-        *,
-        backlog: Callable[[], int] = lambda: 0,
-        wants_progress: bool = False,
-    ) -> None:
-        self.filters = tuple(filters)
-        self.start = start
-        self.deliver = deliver
-        self.backlog = backlog
-        self.wants_progress = wants_progress
-        self.since_ms = int(start.timestamp() * 1000) if isinstance(start, dt.datetime) else 0
-        self.positions: dict[Place, int] = {}
-        """What it has not been told yet begins here, where that is not where the hub is."""
-        self.is_left_behind = False
-
-    @property
-    def workflow_ids(self) -> frozenset[str] | None:
-        """The only workflows whose events can match, if they are known."""
-        found: frozenset[str] = frozenset()
-        for one in self.filters:
-            if one.workflow_ids is None:
-                return None
-            found |= one.workflow_ids
-        return found
-
-    def wants(self, received: ReceivedEvent) -> bool:
-        """Whether it waits for this event and has not had it."""
-        return (
-            not self.is_left_behind
-            and received.offset >= self.positions.get((received.topic, received.partition), 0)
-            and (not self.since_ms or received.timestamp_ms is None or received.timestamp_ms >= self.since_ms)
-            and any(one.matches(received.event) for one in self.filters)
-        )
 
 
 class EventHub:
     """Reads a topic once for many subscriptions, in a thread of its own; safe to use from several threads.
 
-    An outage of the brokers is sat out: the thread goes on where it was as soon as they are back.
+    An outage of the brokers is sat out: the thread goes on where it was as soon as they are back. So is a
+    configuration that has become wrong, but for subscriptions that have not begun: they are told.
 
     Args:
         open_intake: makes the consumer: without a group, from the end of the topic, of all events. Called in
             the hub's thread, again after the client has failed.
         name: for the log and the thread, e.g. the topic.
+        linger_seconds: how long it goes on without any subscription, in seconds; then it closes. Default 30.
     """
 
-    def __init__(self, open_intake: Callable[[], Intake], name: str) -> None:
+    def __init__(
+        self, open_intake: Callable[[], Intake], name: str, *, linger_seconds: float = _LINGER_SECONDS
+    ) -> None:
         self._open_intake = open_intake
         self._name = name
-        self._lock = threading.Lock()
-        self._added: deque[Subscription] = deque()
-        self._subscriptions: set[Subscription] = set()
-        self._by_workflow: dict[str, set[Subscription]] = defaultdict(set)
-        self._of_any_workflow: set[Subscription] = set()
+        self._linger_seconds = linger_seconds
+        self._subscriptions = Subscriptions()
         self._next: dict[Place, int] = {}
+        self._reached: dict[Place, int] = {}
+        self._going_forward: dict[Place, float] = {}  # since when it brought nothing, after going back
+        self._has_begun = False
+        self._ask_at = 0.0
         self._progress_at = 0.0
+        self._used_at = monotonic()
+        self._lock = threading.Lock()  # nobody subscribes while it closes for want of subscriptions
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -131,11 +86,21 @@ class EventHub:
         """How many subscriptions there are."""
         return len(self._subscriptions)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no subscriptions any more."""
+        return self._closed.is_set()
+
     def subscribe(self, subscription: Subscription) -> None:
-        """Begin to serve a subscription; returns at once."""
+        """Begin to serve a subscription; returns at once.
+
+        Raises:
+            ConsumerClosedError: the hub is closed: make another.
+        """
         with self._lock:
+            if self._closed.is_set():
+                raise ConsumerClosedError(f"the hub of {self._name} is closed: make another")
             self._subscriptions.add(subscription)
-            self._added.append(subscription)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name=f"workflow-events-hub-{self._name}", daemon=True
@@ -144,14 +109,7 @@ class EventHub:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop serving a subscription. Once it returns, at most one delivery is under way."""
-        with self._lock:
-            self._subscriptions.discard(subscription)
-            self._of_any_workflow.discard(subscription)
-            for workflow_id in subscription.workflow_ids or ():
-                of_workflow = self._by_workflow.get(workflow_id, set())
-                of_workflow.discard(subscription)
-                if not of_workflow:
-                    self._by_workflow.pop(workflow_id, None)
+        self._subscriptions.remove(subscription)
 
     def close(self, *, wait: bool = True) -> None:
         """End the thread, which closes the consumer.
@@ -166,150 +124,200 @@ class EventHub:
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        while not self._closed.is_set():
+        while not self._is_over():
             began = monotonic()
             try:
                 self._serve()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait shall not wait for nothing
                 if monotonic() - began > _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS  # it worked for a while
-                level = logging.ERROR if isinstance(error, WorkflowEventsError) else logging.CRITICAL
-                log.log(
-                    level,
-                    "waiting for events of %s goes on in %g s after: %s",
-                    self._name,
-                    pause,
-                    error,
-                    exc_info=None if isinstance(error, WorkflowEventsError) else error,
-                )
+                if isinstance(error, ConfigurationError):
+                    self._refuse(error)
+                self._report(error, pause)
                 self._closed.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
+    def _report(self, error: Exception, pause: float) -> None:
+        goes_on = "ends" if self.is_closed else f"goes on in {pause:g} s"
+        if isinstance(error, WorkflowEventsError):
+            log.error("waiting for events of %s %s: %s", self._name, goes_on, error)
+        else:
+            log.critical("waiting for events of %s %s", self._name, goes_on, exc_info=error)
+
+    def _is_over(self) -> bool:
+        """Close if nobody has waited for a while; return whether it is closed."""
+        if self._subscriptions:
+            self._used_at = monotonic()
+        elif monotonic() - self._used_at >= self._linger_seconds:
+            self._close_if_unused()
+        return self._closed.is_set()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            if not self._subscriptions:
+                self._closed.set()
+
+    def _refuse(self, error: ConfigurationError) -> None:
+        """Tell those who have not begun. Those who have been served wait on, as it may be put right."""
+        for one in self._subscriptions.new():
+            self._subscriptions.remove(one)
+            one.deliver([error])
+        self._close_if_unused()  # who comes next gets a hub of its own, and an answer at once
+
     def _serve(self) -> None:
         intake = self._open_intake()
+        client = intake.client
         try:
-            intake.client.check_connection(_CONNECT_SECONDS)
-            if self._next:
-                intake.client.assign_at(self._next)  # a client before this one got so far
-            while not self._closed.is_set():
-                self._take_up(intake)
-                self._hand_out(intake.pull(_POLL_SECONDS))
+            client.check_connection(_CONNECT_SECONDS)
+            if not client.is_settled:
+                raise KafkaConnectionError("the brokers do not say where its partitions end")
+            if self._has_begun:
+                self._go_on(client)
+            self._has_begun = True
+            while not self._is_over():
+                self._notice_partitions(client)
+                self._take_up(client)
+                batch = intake.pull(_POLL_SECONDS)
+                self._notice_partitions(client)
+                self._hand_out(batch)
                 self._report_progress()
         finally:
             intake.close()
 
-    def _take_up(self, intake: Intake) -> None:
-        """Begin to serve what was added, and what was left behind and has caught up."""
-        self._next.update({place: at for place, at in intake.client.begun.items() if place not in self._next})
-        with self._lock:
-            added = [one for one in self._added if one in self._subscriptions]
-            self._added.clear()
-            caught_up = [one for one in self._subscriptions if one.is_left_behind and not one.backlog()]
-        if not added and not caught_up:
+    def _go_on(self, client: ConsumerClient) -> None:
+        """Read on where the client before this one was."""
+        if self._next and not client.begun:
+            raise KafkaConnectionError("its partitions are gone")  # or not known yet to a broker that started
+        # A partition that was not there before is new as a whole.
+        self._next = {place: self._next.get(place, 0) for place in client.begun}
+        client.assign_at(self._next)
+        self._tell_of_partitions()
+
+    def _notice_partitions(self, client: ConsumerClient) -> None:
+        new = {place: at for place, at in client.begun.items() if place not in self._next}
+        if new:
+            self._next.update(new)
+            self._tell_of_partitions()
+
+    def _tell_of_partitions(self) -> None:
+        for place, at in self._next.items():
+            self._reached[place] = max(at, self._reached.get(place, at))
+        # Before any event of theirs: who begins again after that event would not know that it was new.
+        self._progress_at = 0.0
+        self._report_progress()
+
+    def _take_up(self, client: ConsumerClient) -> None:
+        """Begin to serve the new, and those left behind that have caught up."""
+        new, ready = self._subscriptions.new(), self._subscriptions.ready()
+        latest = [one for one in new if one.start is StartFrom.LATEST]
+        for one in latest:
+            one.positions = dict(self._reached)
+        self._begin(latest)
+        others = [one for one in new if one.start is not StartFrom.LATEST]
+        if not (others or ready) or self._is_in_the_past() or monotonic() < self._ask_at:
             return
         try:
-            back_to = self._beginnings(intake, added)
-        except BaseException:
-            with self._lock:
-                self._added.extendleft(added)  # the next client serves them
-            raise
-        for one in caught_up:
-            one.is_left_behind = False
-            _lower(back_to, one.positions)
-        self._go_back(intake, back_to, but=[*added, *caught_up])
-        with self._lock:
-            for one in added:
-                if one in self._subscriptions:
-                    self._index(one)
-        for one in added:
-            if one.wants_progress:
-                one.deliver([Progress({**self._next, **one.positions})])
+            back_to = self._beginnings(client, others)
+        except KafkaError as error:
+            self._ask_at = monotonic() + _ASK_AGAIN_SECONDS
+            log.warning("the brokers do not say yet where to begin in %s: %s", self._name, error)
+            return
+        for one in ready:
+            _lower(back_to, {place: one.positions.get(place, 0) for place in self._next})
+        self._go_back(client, back_to, but={*others, *ready})
+        self._subscriptions.catch_up(ready)
+        self._begin(others)
 
-    def _beginnings(self, intake: Intake, added: Iterable[Subscription]) -> dict[Place, int]:
+    def _is_in_the_past(self) -> bool:
+        quiet_since = monotonic() - _QUIET_SECONDS
+        return any(moved > quiet_since for moved in self._going_forward.values())
+
+    def _beginnings(self, client: ConsumerClient, new: Iterable[Subscription]) -> dict[Place, int]:
         """Return how far back the hub has to go so that each of these gets what it waits for."""
         back_to: dict[Place, int] = {}
-        moments = [one.start for one in added if isinstance(one.start, dt.datetime)]
+        moments = [one.start for one in new if isinstance(one.start, dt.datetime) and not one.wants_progress]
         if moments:
             # One question serves all: what is too old for the others is told by its timestamp.
-            _lower(back_to, intake.client.offsets_of(min(moments)))
-        for one in added:
-            if one.start is StartFrom.LATEST:
-                one.positions = dict(self._next)
-            elif isinstance(one.start, Mapping):
-                # All of a partition that nothing is known of is new.
-                one.positions = {place: one.start.get(place, 0) for place in {*self._next, *one.start}}
-                _lower(back_to, one.positions)
-            elif not isinstance(one.start, dt.datetime):
+            _lower(back_to, client.offsets_of(min(moments)))
+        for one in new:
+            one.positions = {}
+            if isinstance(one.start, StartFrom):
                 _lower(back_to, dict.fromkeys(self._next, 0))
+            elif not isinstance(one.start, dt.datetime):
+                one.positions = {**dict.fromkeys(self._next, 0), **self._existing(client, one.start)}
+            elif one.wants_progress:  # where it is outlives the moment
+                one.positions = client.offsets_of(one.start)
+            _lower(back_to, one.positions)
         return back_to
 
-    def _go_back(self, intake: Intake, back_to: Positions, but: Iterable[Subscription]) -> None:
+    def _existing(self, client: ConsumerClient, positions: Positions) -> Positions:
+        """Return positions, but for those behind their partition's end: that topic was made anew."""
+        if all(at <= self._reached.get(place, at) for place, at in positions.items()):
+            return positions
+        ends = client.offsets_of(StartFrom.LATEST)
+        return {place: at if at <= ends.get(place, at) else 0 for place, at in positions.items()}
+
+    def _go_back(self, client: ConsumerClient, back_to: Positions, but: Collection[Subscription]) -> None:
         earlier = {place: at for place, at in back_to.items() if at < self._next.get(place, 0)}
         if not earlier:
             return
-        with self._lock:
-            others = self._subscriptions - set(but)
-        for one in others:
-            if not one.is_left_behind:
+        for one in self._subscriptions.served():
+            if one not in but:
                 for place in earlier:
                     one.positions[place] = max(one.positions.get(place, 0), self._next[place])
         self._next.update(earlier)
-        intake.client.assign_at(self._next)
+        self._going_forward.update(dict.fromkeys(earlier, monotonic()))
+        client.assign_at(self._next)
 
-    def _index(self, subscription: Subscription) -> None:
-        workflow_ids = subscription.workflow_ids
-        if workflow_ids is None:
-            self._of_any_workflow.add(subscription)
-        for workflow_id in workflow_ids or ():
-            self._by_workflow[workflow_id].add(subscription)
+    def _begin(self, some: Iterable[Subscription]) -> None:
+        for one in some:
+            if self._subscriptions.begin(one) and one.wants_progress:
+                one.deliver([Progress(one.served_to(self._next))])
 
     def _hand_out(self, batch: Iterable[Taken]) -> None:
         deliveries: dict[Subscription, list[Delivery]] = {}
-        for message, event in batch:
-            place = (str(message.topic()), int(message.partition() or 0))
-            offset = int(message.offset() or 0)
-            if event is not None:
-                self._match(message, event, deliveries, place)
-            self._next[place] = offset + 1
+        moved: set[Place] = set()
+        for taken in batch:
+            place = (taken.topic, taken.partition)
+            if taken.offset < self._next.get(place, 0):
+                self._begin_anew(place, taken.offset)
+            if not isinstance(taken, Passed):
+                self._match(taken, deliveries)
+            self._next[place] = taken.offset + 1
+            moved.add(place)
+        for place in moved:
+            self._reached[place] = max(self._reached.get(place, 0), self._next[place])
+            if self._next[place] == self._reached[place]:
+                self._going_forward.pop(place, None)
+            elif place in self._going_forward:
+                self._going_forward[place] = monotonic()
         for subscription, received in deliveries.items():
             subscription.deliver(received)
 
-    def _match(
-        self,
-        message: object,
-        event: WorkflowEvent,
-        deliveries: dict[Subscription, list[Delivery]],
-        place: Place,
-    ) -> None:
-        with self._lock:
-            candidates = [*self._by_workflow.get(event.workflow_id, ()), *self._of_any_workflow]
-        if not candidates:
-            return
-        received = received_event(message, event)
-        for one in candidates:
+    def _begin_anew(self, place: Place, offset: int) -> None:
+        """What comes now is new, whatever its offset: the partition was made anew, or has lost records."""
+        log.warning("%s[%d] begins anew at offset %d: was the topic deleted?", *place, offset)
+        for one in self._subscriptions.everybody():
+            one.positions.pop(place, None)
+        self._reached[place] = offset
+
+    def _match(self, received: ReceivedEvent, deliveries: dict[Subscription, list[Delivery]]) -> None:
+        for one in self._subscriptions.waiting_for(received.event.workflow_id):
             if not one.wants(received):
                 continue
-            if one.backlog() + len(deliveries.get(one, ())) >= _MAX_BACKLOG:
-                # It is served again, from here, once it has taken up what it has.
-                one.is_left_behind = True
-                one.positions = {
-                    known: max(at, one.positions.get(known, 0)) for known, at in self._next.items()
-                }
-                one.positions[place] = received.offset
-            else:
+            if one.backlog() + len(deliveries.get(one, ())) < _MAX_BACKLOG:
                 deliveries.setdefault(one, []).append(received)
+            else:
+                # It is served again, from here, once it has taken up what it has.
+                self._subscriptions.leave_behind(one, self._next, received)
 
     def _report_progress(self) -> None:
-        now = monotonic()
-        if now < self._progress_at:
+        if monotonic() < self._progress_at:
             return
-        self._progress_at = now + _PROGRESS_SECONDS
-        with self._lock:
-            told = [one for one in self._subscriptions if one.wants_progress and one not in self._added]
-        for one in told:
-            if not one.is_left_behind:
-                positions = {place: max(at, one.positions.get(place, 0)) for place, at in self._next.items()}
-                one.deliver([Progress(positions)])
+        self._progress_at = monotonic() + _PROGRESS_SECONDS
+        for one in self._subscriptions.served():
+            if one.wants_progress:
+                one.deliver([Progress(one.served_to(self._next))])
 
 
 def _lower(positions: dict[Place, int], others: Positions) -> None:

@@ -1,14 +1,15 @@
 """From messages to events, and from handled events to committed offsets.
 
-Both consumers, the synchronous one and asyncio's, stand on this. A batch is taken in whole; whoever
-hands its events out says of each when it is handled, in order, and only then does the position move past it.
+Both consumers, the synchronous one and asyncio's, stand on this. Whoever hands the events out says of each
+when it is handled, in order, and only then does the position move past it.
 """
 
 from __future__ import annotations
 
-import logging
+from collections import deque
+from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import Message
 
@@ -16,19 +17,23 @@ from airflow_workflow_events.errors import EventDecodeError
 from airflow_workflow_events.events.codec import decode
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.events.model import WorkflowEvent
-from airflow_workflow_events.events.seen import SeenEvents
-from airflow_workflow_events.kafka.consumer_client import ConsumerClient, Place
+from airflow_workflow_events.events.parsing import read_at_once
+from airflow_workflow_events.events.seen import SeenEvents, SeenInMemory
+from airflow_workflow_events.kafka.consumer_client import ConsumerClient
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
-from airflow_workflow_events.metrics import CONSUMED, DEAD_LETTERED, POISON, REPEATED, Metrics
+from airflow_workflow_events.kafka.message_headers import headers_of
+from airflow_workflow_events.kafka.poison import Poison
+from airflow_workflow_events.kafka.positions import Place
+from airflow_workflow_events.metrics import CONSUMED, REPEATED, Metrics
 
-log = logging.getLogger(__name__)
-
-_MAX_BATCH = 1_000
-_FIRST_BATCH = 100
-# A batch is sized to take about this long, so that the client is polled and positions are stored in time
-# however long the handling of one event takes.
-_BATCH_SECONDS = 0.5
-_WARNING_PAUSE_SECONDS = 60.0
+# How many messages are taken out of librdkafka's queue at once.
+_FETCHED_AT_ONCE = 500
+# Events that are read ahead take several times the room of their JSON, and reading dead letters takes long.
+_PULLED_AT_ONCE = 500
+_PULLED_BYTES = 1_048_576
+_PULL_SECONDS = 0.5
+# How long handling may take before what is handled is stored, and the group is heard.
+_STORE_SECONDS = 0.5
 
 
 class ReceivedEvent(NamedTuple):
@@ -39,7 +44,6 @@ class ReceivedEvent(NamedTuple):
         topic: the topic.
         partition: the partition.
         offset: the offset in the partition.
-        timestamp_ms: the record's timestamp, in milliseconds since the epoch; ``None`` where it has none.
         message: librdkafka's message: key, headers and all.
     """
 
@@ -47,20 +51,35 @@ class ReceivedEvent(NamedTuple):
     topic: str
     partition: int
     offset: int
-    timestamp_ms: int | None
     message: Message
 
+    @property
+    def timestamp_ms(self) -> int | None:
+        """The record's timestamp, in milliseconds since the epoch; ``None`` where it has none."""
+        kind, timestamp_ms = self.message.timestamp()
+        return timestamp_ms if kind else None
 
-class Taken(NamedTuple):
-    """A message that was taken in.
+
+# A named tuple's own constructor takes twice as long; once for each event, that shows.
+_made: Callable[[type[ReceivedEvent], tuple[Any, ...]], ReceivedEvent] = tuple.__new__
+
+
+class Passed(NamedTuple):
+    """A message that is no event, or an event that nobody waits for: the position moves past it.
 
     Attributes:
-        message: the message.
-        event: the event in it, if there is one and somebody waits for it.
+        topic: the topic.
+        partition: the partition.
+        offset: the offset in the partition.
     """
 
-    message: Message
-    event: WorkflowEvent | None
+    topic: str
+    partition: int
+    offset: int
+
+
+Taken = ReceivedEvent | Passed
+"""What becomes of a message that is taken in."""
 
 
 class Intake:
@@ -86,23 +105,68 @@ class Intake:
         metrics: Metrics,
     ) -> None:
         self.client = client
-        self.poison_count = 0
+        self.poison = Poison(dead_letters, metrics, lambda: client.stopped)
         self.repeated_count = 0
-        self._events = events
+        # Where nothing is asked for, not even that is asked of each event.
+        self._matches = events.matches if events.parameters else None
         self._max_event_bytes = max_event_bytes
-        self._dead_letters = dead_letters
         self._seen = seen
+        self.remembers = seen is not None
+        """Whether :meth:`is_repeated` has to be asked."""
         self._metrics = metrics
         self._positions: dict[Place, int] = {}
-        self._stored_at = monotonic()
-        self._size = _FIRST_BATCH
-        self._handed_out = 0
-        self._batch_began = monotonic()
-        self._warn_again_at = 0.0
-        self._unwarned = 0
+        self._consumed = 0  # and not counted yet
+        self._unread: deque[Message] = deque()
+        self._moves = client.moves
+        self._moves_before: dict[Place, int] = {}  # as they were when the unread messages were fetched
+        self.behind_at = monotonic() + _STORE_SECONDS
+        """When :meth:`keep_up` is due, by ``time.monotonic``: handling takes long."""
+
+    def fetch(self, timeout: float | None) -> None:
+        """Wait for messages to read, unless there are some. Everything that was read before is handled.
+
+        Args:
+            timeout: how long to wait, in seconds; ``None`` waits without end. Nor is there anything to read
+                when the client is stopped.
+
+        Raises:
+            KafkaError: the client cannot go on.
+        """
+        self.client.check_usable()
+        self.store()
+        if not self._unread:
+            self._unread.extend(self.client.next_batch(_FETCHED_AT_ONCE, timeout))
+            self._moves_before = dict(self._moves)
+
+    def read(self) -> Taken | None:
+        """Return what the next message holds; ``None`` when there is no more, or the client is stopped.
+
+        Raises:
+            KafkaError: the dead-letter topic cannot take what has to go there.
+        """
+        # One by one, as they are wanted: an event that is dropped before the next one is read costs the
+        # garbage collector nothing.
+        while self._unread:
+            message = self._unread[0]
+            # They are None only in messages that were made by hand.
+            topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
+            if self._moves and self._has_moved((topic, partition)):
+                self._unread.popleft()
+                continue
+            try:
+                event = self._event_of(message)
+            except EventDecodeError as error:
+                if not self.poison.set_aside(message, error):
+                    return None  # this message and those behind it stay unhandled
+                event = None
+            self._unread.popleft()
+            if event is None:
+                return Passed(topic, partition, offset)
+            return _made(ReceivedEvent, (event, topic, partition, offset, message))
+        return None
 
     def pull(self, timeout: float | None) -> list[Taken]:
-        """Return the next messages; empty when stopped or out of time. Everything before is handled.
+        """Return what some of the next messages hold; empty when stopped or out of time.
 
         Args:
             timeout: how long to wait, in seconds; ``None`` waits without end.
@@ -110,19 +174,29 @@ class Intake:
         Raises:
             KafkaError: the client cannot go on, or the dead-letter topic cannot take what has to go there.
         """
-        self._adapt_size()
-        self.store()
-        messages = self.client.next_batch(self._size, timeout)
-        self._batch_began, self._handed_out = monotonic(), len(messages)
-        taken: list[Taken] = []
+        self.client.check_usable()
         try:
-            taken.extend(Taken(message, self._read(message)) for message in messages)
-        except _StoppedError:
-            pass  # this message and those behind it stay unhandled
+            if self._unread and monotonic() > self.behind_at:
+                self.keep_up()
+            self.fetch(timeout)
+            return self._read_some()
         except BaseException as error:
             self.client.fail(error)
             raise
-        return taken
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are messages to read without waiting."""
+        return bool(self._unread)
+
+    @property
+    def asks_elsewhere(self) -> bool:
+        """Whether :meth:`is_repeated` and :meth:`handled` may take a while: what is seen is not in memory."""
+        return self._seen is not None and not isinstance(self._seen, SeenInMemory)
+
+    def has_moved(self, taken: Taken) -> bool:
+        """Whether the partition was taken away since: it is delivered again, to whoever has it now."""
+        return bool(self._moves) and self._has_moved((taken.topic, taken.partition))
 
     def is_repeated(self, event: WorkflowEvent) -> bool:
         """Whether the event was handled already; counts it if so."""
@@ -132,124 +206,76 @@ class Intake:
         self._metrics.incr(REPEATED)
         return True
 
-    def handled(self, taken: Taken, *, is_new: bool) -> None:
-        """Move past a message.
+    def move_past(self, taken: Taken) -> None:
+        """Move past a message whose event was not handed out, if there is one."""
+        # A position in a partition that was taken away would set back whoever has it now.
+        if not self.has_moved(taken):
+            self._positions[taken.topic, taken.partition] = taken.offset + 1
 
-        Args:
-            taken: the message.
-            is_new: whether its event was handed out, and so is handled now for the first time.
-        """
-        message = taken.message
-        self._positions[(message.topic(), message.partition())] = message.offset() + 1  # type: ignore[index,operator]
-        if is_new and taken.event is not None:
-            if self._seen is not None:
-                self._seen.add(taken.event.event_id)
-            self._metrics.incr(CONSUMED)
+    def handled(self, received: ReceivedEvent) -> None:
+        """Move past an event that was handed out, and was handled for the first time."""
+        # As move_past does; a call less for each event.
+        if not (self._moves and self.has_moved(received)):
+            self._positions[received.topic, received.partition] = received.offset + 1
+        self._consumed += 1
+        if self._seen is not None:
+            self._seen.add(received.event.event_id)
 
-    @property
-    def is_store_due(self) -> bool:
-        """Whether positions were stored a while ago: the batch takes long."""
-        return monotonic() - self._stored_at > _BATCH_SECONDS
+    def keep_up(self) -> None:
+        """Store what is handled, and take part in what the group does.
 
-    def store(self) -> None:
-        """Store what is handled, for the next commit."""
-        self._stored_at = monotonic()
-        if self._positions:
-            self.client.store(self._positions)
-            self._positions.clear()
-
-    def give_up(self, received: ReceivedEvent, failure: Exception, attempts: int) -> bool:
-        """Put an event whose handling failed into the dead-letter topic, or stop before it.
-
-        Returns:
-            ``False`` where there is no dead-letter topic.
+        A member whose events turn out slow would otherwise not be heard of.
 
         Raises:
-            KafkaError: the topic cannot take it.
+            KafkaError: the client cannot go on.
         """
-        if self._dead_letters is None:
-            return False
-        if self._dead_letter(self._dead_letters, received.message, failure, attempts):
-            log.error(
-                "event %s was sent to dead-letter topic %s after %d attempts: %s: %s",
-                received.event.event_id,
-                self._dead_letters.topic,
-                attempts,
-                type(failure).__name__,
-                failure,
-            )
-        return True
+        self.store()
+        self.client.serve()
+
+    def store(self) -> None:
+        """Store what is handled, for the next commit, and count it."""
+        self.behind_at = monotonic() + _STORE_SECONDS
+        positions, self._positions = self._positions, {}
+        self.client.store(positions)
+        consumed, self._consumed = self._consumed, 0
+        if consumed:
+            self._metrics.incr(CONSUMED, consumed)
 
     def close(self) -> None:
         """Commit what is handled and give the clients up."""
-        if not self.client.closed:
-            self.store()
+        self.store()
         self.client.close()
-        if self._dead_letters is not None:
-            self._dead_letters.close()
+        self.poison.close()
 
-    def _read(self, message: Message) -> WorkflowEvent | None:
+    def _read_some(self) -> list[Taken]:
+        taken: list[Taken] = []
+        began, size_bytes = monotonic(), 0
+        while len(taken) < _PULLED_AT_ONCE and size_bytes < _PULLED_BYTES:
+            if (one := self.read()) is None:
+                break
+            taken.append(one)
+            size_bytes += len(one.message.value() or b"") if isinstance(one, ReceivedEvent) else 0
+            if monotonic() - began > _PULL_SECONDS:
+                break
+        return taken
+
+    def _event_of(self, message: Message) -> WorkflowEvent | None:
+        """Return a message's event if somebody waits for it.
+
+        Raises:
+            EventDecodeError: the message is no event.
+        """
         value = message.value()
         if value is not None and len(value) > self._max_event_bytes:
-            self._set_aside(message, _too_large(len(value), self._max_event_bytes))
-            return None
-        try:
-            event = decode(value, message.headers())
-        except EventDecodeError as error:
-            self._set_aside(message, error)
-            return None
-        return event if self._events.matches(event) else None
+            raise EventDecodeError(
+                f"the message has {len(value):,} bytes, more than max_event_bytes={self._max_event_bytes:,}"
+            )
+        # An envelope is never taken for an event, so the headers, which cost as much as a tenth of all this,
+        # are asked only where the value alone does not do.
+        event = read_at_once(value) if type(value) is bytes else None
+        if event is None:
+            event = decode(value, headers_of(message))
+        return event if self._matches is None or self._matches(event) else None
 
-    def _set_aside(self, message: Message, error: EventDecodeError) -> None:
-        letters = self._dead_letters
-        if letters is not None and not self._dead_letter(letters, message, error, attempts=0):
-            raise _StoppedError
-        self.poison_count += 1
-        self._metrics.incr(POISON)
-        self._warn(message, error)
-
-    def _dead_letter(
-        self, letters: DeadLetterTopic, message: Message, error: Exception, attempts: int
-    ) -> bool:
-        """Send a message to the dead-letter topic; return whether it is there, as opposed to given up."""
-        if not letters.send(message, error, attempts=attempts, is_stopped=lambda: self.client.stopped):
-            return False
-        self._metrics.incr(DEAD_LETTERED)
-        return True
-
-    def _warn(self, message: Message, error: EventDecodeError) -> None:
-        """Log the first of a flood, and how many there were since the last one."""
-        now = monotonic()
-        if now < self._warn_again_at:
-            self._unwarned += 1
-            return
-        done = (
-            "skipped"
-            if self._dead_letters is None
-            else f"sent to dead-letter topic {self._dead_letters.topic}"
-        )
-        log.warning(
-            "%s[%s]@%s is no workflow event and was %s: %s%s",
-            message.topic(),
-            message.partition(),
-            message.offset(),
-            done,
-            error,
-            f" ({self._unwarned} more since the last warning)" if self._unwarned else "",
-        )
-        self._warn_again_at, self._unwarned = now + _WARNING_PAUSE_SECONDS, 0
-
-    def _adapt_size(self) -> None:
-        if self._handed_out:
-            seconds_each = max((monotonic() - self._batch_began) / self._handed_out, 1e-9)
-            self._size = min(max(int(_BATCH_SECONDS / seconds_each), 1), _MAX_BATCH)
-
-
-class _StoppedError(Exception):
-    """The consumer stops, and a message was neither read nor set aside."""
-
-
-def _too_large(size_bytes: int, limit_bytes: int) -> EventDecodeError:
-    return EventDecodeError(
-        f"the message has {size_bytes:,} bytes, more than max_event_bytes={limit_bytes:,}"
-    )
+    def _has_moved(self, place: Place) -> bool:
+        return self._moves[place] != self._moves_before.get(place, 0)

@@ -5,12 +5,27 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from enum import StrEnum
+from time import monotonic, sleep
 from typing import NamedTuple
 
 import confluent_kafka
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from airflow_workflow_events.errors import ConfigurationError
+
+# A partition's leader moves, or has only just been chosen.
+_MOVING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
+_AGAIN_SECONDS = 0.1
+_LONGEST_AGO = dt.timedelta(days=36_525)
 
 
 class StartFrom(StrEnum):
@@ -46,8 +61,10 @@ def check_start(start: object, *, in_group: bool) -> StartFrom | dt.datetime | d
             )
         return start
     if isinstance(start, dt.timedelta):
-        if start < dt.timedelta(0):
-            raise ConfigurationError(f"start_from is {start}: say how long ago as a positive timedelta")
+        if not dt.timedelta(0) <= start <= _LONGEST_AGO:
+            raise ConfigurationError(
+                f"start_from is {start}: say how long ago as a positive timedelta of up to 100 years"
+            )
         return start
     try:
         found = StartFrom(str(start))
@@ -58,6 +75,15 @@ def check_start(start: object, *, in_group: bool) -> StartFrom | dt.datetime | d
     if found is StartFrom.COMMITTED and not in_group:
         raise ConfigurationError("start_from is 'committed', but without a group_id nothing is committed")
     return found
+
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
+def place_of(partition: TopicPartition) -> Place:
+    """Return the topic and the partition."""
+    return partition.topic, partition.partition
 
 
 class Beginning(NamedTuple):
@@ -96,22 +122,36 @@ def resolve(
     """
     if start in {StartFrom.EARLIEST, StartFrom.COMMITTED}:
         return [Beginning(TopicPartition(one.topic, one.partition, OFFSET_BEGINNING)) for one in partitions]
-    if start is StartFrom.LATEST:
-        return [_at_end(consumer, one, timeout_seconds) for one in partitions]
-    since_ms = _since_ms(start)
+
+    def ask(some: Sequence[TopicPartition], moment_ms: int) -> dict[Place, int]:
+        return _offsets_at(consumer, some, moment_ms, timeout_seconds)
+
     # Asked for first: what is written between the two answers would lie before an end asked for last.
-    bounds = [consumer.get_watermark_offsets(one, timeout=timeout_seconds) for one in partitions]
-    found = _first_since(consumer, partitions, since_ms, timeout_seconds)
+    ends = ask(partitions, OFFSET_END)
+    if start is StartFrom.LATEST:
+        return [_beginning(one, ends[place_of(one)]) for one in partitions]
+    since_ms = _since_ms(start)
+    is_ahead = since_ms > _since_ms(dt.timedelta(0))
+    found = ask(partitions, since_ms)
+    quiet = [one for one in partitions if found[place_of(one)] < 0 and ends[place_of(one)] > 0]
+    # Who has records, and none since any moment, knows of no time at all, as librdkafka's mock cluster.
+    first = ask(quiet, 0)
+    timeless = [one for one in quiet if first[place_of(one)] < 0]
+    oldest = ask(timeless, OFFSET_BEGINNING)
     beginnings = []
-    for one, (oldest, end) in zip(found, bounds, strict=True):
-        if one.offset >= 0:
-            beginnings.append(Beginning(one))
-        elif oldest < end and _first_since(consumer, [one], 0, timeout_seconds)[0].offset < 0:
-            # It knows of no time at all, as librdkafka's mock cluster: look at each record instead.
-            beginnings.append(Beginning(TopicPartition(one.topic, one.partition, oldest), since_ms))
+    for one in partitions:
+        place = place_of(one)
+        if found[place] >= 0:
+            beginnings.append(_beginning(one, found[place]))
+        elif oldest.get(place, ends[place]) < ends[place]:
+            beginnings.append(_beginning(one, oldest[place], since_ms))  # look at each record instead
         else:
-            beginnings.append(Beginning(TopicPartition(one.topic, one.partition, end)))
+            beginnings.append(_beginning(one, ends[place], since_ms if is_ahead else None))
     return beginnings
+
+
+def _beginning(partition: TopicPartition, offset: int, not_before_ms: int | None = None) -> Beginning:
+    return Beginning(TopicPartition(partition.topic, partition.partition, offset), not_before_ms)
 
 
 def _since_ms(start: StartFrom | dt.datetime | dt.timedelta) -> int:
@@ -120,22 +160,37 @@ def _since_ms(start: StartFrom | dt.datetime | dt.timedelta) -> int:
     return max(int(moment.timestamp() * 1000), 0) if isinstance(moment, dt.datetime) else 0
 
 
-def _first_since(
+def _offsets_at(
     consumer: confluent_kafka.Consumer,
     partitions: Sequence[TopicPartition],
-    since_ms: int,
+    moment_ms: int,
     timeout_seconds: float,
-) -> list[TopicPartition]:
-    asked = [TopicPartition(one.topic, one.partition, since_ms) for one in partitions]
+) -> dict[Place, int]:
+    """Return the offsets of the first records since a moment, or -1 where there is none.
+
+    ``OFFSET_END`` and ``OFFSET_BEGINNING`` are moments, too: Kafka's ListOffsets knows both by these numbers.
+    One question serves all partitions of a broker. It may have to wait behind a fetch, which goes through the
+    same connection, so asking about each watermark by itself takes long.
+    """
+    if not partitions:
+        return {}
+    deadline = monotonic() + timeout_seconds
+    while True:
+        asked = [TopicPartition(one.topic, one.partition, moment_ms) for one in partitions]
+        try:
+            return _answer(consumer, asked, max(deadline - monotonic(), _AGAIN_SECONDS))
+        except KafkaException as error:
+            # librdkafka asks another leader by itself only where it is asked for watermarks.
+            if error.args[0].code() not in _MOVING or monotonic() >= deadline:
+                raise
+            sleep(_AGAIN_SECONDS)
+
+
+def _answer(
+    consumer: confluent_kafka.Consumer, asked: list[TopicPartition], timeout_seconds: float
+) -> dict[Place, int]:
     found = consumer.offsets_for_times(asked, timeout=timeout_seconds)
     for one in found:
         if one.error is not None:
-            raise confluent_kafka.KafkaException(one.error)
-    return found
-
-
-def _at_end(
-    consumer: confluent_kafka.Consumer, partition: TopicPartition, timeout_seconds: float
-) -> Beginning:
-    _, end = consumer.get_watermark_offsets(partition, timeout=timeout_seconds)
-    return Beginning(TopicPartition(partition.topic, partition.partition, end))
+            raise KafkaException(one.error)
+    return {place_of(one): one.offset for one in found}
