@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: TID253
     AdminClient,
     NewTopic,
@@ -15,6 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: TID25
 
 from airflow_workflow_events import EmbeddedBroker, WorkflowEvent
 from airflow_workflow_events.events import decode
+from airflow_workflow_events.testing.topic_reader import TopicReader
 
 PARTITIONS = 4
 _POLL_SECONDS = 0.1
@@ -47,24 +48,21 @@ class Broker:
 
         Raises:
             AssertionError: when the time is up.
+            KafkaConnectionError: when the broker does not answer.
         """
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.bootstrap_servers,
-                "group.id": "tests",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 20,
-                "log_level": 0,
-            }
-        )
+        reader = TopicReader(self.bootstrap_servers, topic, since={})
+        deadline = time.monotonic() + timeout_seconds
+        found: list[Message] = []
         try:
-            # Asked for all topics, as asking for one makes it where a broker makes topics by itself.
-            if not count and topic not in consumer.list_topics(timeout=timeout_seconds).topics:
-                return []
-            return _read_to_the_end(consumer, topic, count, time.monotonic() + timeout_seconds)
+            while True:
+                found += reader.catch_up(deadline)
+                if len(found) >= count:
+                    return found
+                remaining = deadline - time.monotonic()
+                assert remaining > 0, f"{len(found)} of {count} messages on {topic} when the time was up"
+                reader.wait(min(remaining, _POLL_SECONDS))
         finally:
-            consumer.close()
+            reader.close()
 
 
 def embedded(broker: EmbeddedBroker) -> Broker:
@@ -92,24 +90,3 @@ def event_of(message: Message) -> WorkflowEvent:
     """The event a message carries."""
     value: Any = message.value()
     return decode(value, {**headers_of(message)})
-
-
-def _read_to_the_end(consumer: Consumer, topic: str, count: int, deadline: float) -> list[Message]:
-    partitions = range(PARTITIONS)
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-    found: list[Message] = []
-    at_end: set[int | None] = set()
-    while len(found) < count or len(at_end) < PARTITIONS:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{len(found)} of {count} messages on {topic} when the time was up")
-        message = consumer.poll(_POLL_SECONDS)
-        if message is None:
-            continue
-        error = message.error()
-        if error is None:
-            found.append(message)
-        elif error.code() == KafkaError._PARTITION_EOF:
-            at_end.add(message.partition())
-        elif not error.retriable() and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise KafkaException(error)
-    return found

@@ -99,9 +99,9 @@ def secure_listener(kafka_cluster: KafkaCluster, request: pytest.FixtureRequest)
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server for the session."""
-    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
+    server = PostgreSQL()
     server.start()
     yield server
     server.stop()

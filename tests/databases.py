@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,11 @@ _FOLDERS = ("/usr/lib/postgresql",)
 class PostgreSQL:
     """A server in a folder of its own, on loopback.
 
-    Args:
-        folder: where its data goes; empty.
+    Its folder is none of pytest's: each session of pytest, those inside tests too, closes their common parent
+    to other users, and a server that runs as one ends at its next checkpoint, minutes later.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._binaries = _binaries()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -33,11 +33,10 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start the server; returns once it takes connections."""
-        data = self._folder / "data"
-        data.mkdir(parents=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         if os.geteuid() == 0:
-            self._let_in()
-            shutil.chown(data, _SERVER_USER)
+            shutil.chown(self._folder, _SERVER_USER)
+        data = self._folder / "data"
         self._run("initdb", "--pgdata", str(data), "--username", "tests", "--auth", "trust", "--no-sync")
         options = (
             f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories='' -c fsync=off"
@@ -45,10 +44,11 @@ class PostgreSQL:
         self._run("pg_ctl", "start", "-w", "-D", str(data), "-o", options, "-l", str(data / "log"))
 
     def stop(self) -> None:
-        """Stop the server at once."""
-        if os.geteuid() == 0:
-            self._let_in()  # another session of pytest has closed its base folder to others meanwhile
-        self._run("pg_ctl", "stop", "-D", str(self._folder / "data"), "-m", "immediate")
+        """Stop the server at once, and remove its folder."""
+        try:
+            self._run("pg_ctl", "stop", "-w", "-D", str(self._folder / "data"), "-m", "immediate")
+        finally:
+            shutil.rmtree(self._folder)
 
     def new_database(self) -> str:
         """Make an empty database and return its URL."""
@@ -60,13 +60,6 @@ class PostgreSQL:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
         return f"postgresql://{server}/{name}"
-
-    def _let_in(self) -> None:
-        data = self._folder / "data"
-        for parent in (data, *data.parents):
-            if parent == Path("/tmp"):
-                break
-            parent.chmod(0o711)
 
     def _run(self, program: str, *arguments: str) -> None:
         user = _SERVER_USER if os.geteuid() == 0 else None

@@ -13,6 +13,7 @@ import uuid
 import httpx
 
 from airflow_workflow_events import EmbeddedBroker, EventType, WorkflowEvent, WorkflowEventProducer
+from tests.docs.consumer import CONSUMER
 from tests.docs.contract import CONTRACT
 from tests.docs.reading import Check, Run
 from tests.docs.web import serving
@@ -336,6 +337,7 @@ OUTBOX: dict[str, Check] = {"Accept, and relay": outbox_delivered}
 
 #: By document; another document's snippets need only be executed without an error.
 CHECKS: dict[str, dict[str, Check]] = {
+    "docs/consumer.md": CONSUMER,
     "docs/contract.md": CONTRACT,
     "docs/outbox.md": OUTBOX,
     "docs/producer.md": PRODUCER,

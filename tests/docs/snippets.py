@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 #: What ``<!-- snippet: ... -->`` before a block may say.
-KINDS = ("", "consumer", "dag", "secure", "shell")
+KINDS = ("", "consumer", "dag", "pytest", "secure", "shell")
 
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*$")
 _MARK = re.compile(r"^\s*<!--\s*snippet:\s*(.*?)\s*-->\s*$")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_workflow_events.testing.waits import close_what_waits
 from tests.airflow_home import AIRFLOW_HOME
 from tests.broker import Broker
 from tests.unit.airflow_side.connections import Connections
@@ -19,7 +20,7 @@ from tests.unit.airflow_side.connections import Connections
 from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
 from airflow.sdk.observability.stats import Stats
 
-from airflow_workflow_events import WorkflowEvent
+from airflow_workflow_events import EmbeddedBroker, WorkflowEvent
 from airflow_workflow_events.events.codec import decode
 
 assert AIRFLOW_HOME.is_dir()
@@ -66,6 +67,7 @@ def connection(connections: Connections, embedded_broker: Broker, event_topic: s
             "bootstrap.servers": embedded_broker.bootstrap_servers,
             "topic": event_topic,
             "environment": "test",
+            "fetch.wait.max.ms": 50,
         }
     )
 
@@ -144,3 +146,26 @@ def vault_that_hangs(set_options: Callable[..., None]) -> Iterator[threading.Eve
     for thread in threading.enumerate():
         if thread.name == "workflow-events-publish":
             thread.join(10)
+
+
+@pytest.fixture
+def fresh_hubs() -> Iterator[None]:
+    """What waits in this process is the test's own: connections of the same name lead elsewhere in others."""
+    yield
+    close_what_waits()
+
+
+@pytest.fixture
+def own_broker(connections: Connections) -> Iterator[EmbeddedBroker]:
+    """A broker of the test's own, behind the default connection, which fails soon when it is away."""
+    with EmbeddedBroker(topics={"events": 4}) as broker:
+        connections.add(
+            extra={
+                "bootstrap.servers": broker.bootstrap_servers,
+                "topic": "events",
+                "connect.timeout.ms": 300,
+                "config": {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 100},
+            }
+        )
+        yield broker
+        close_what_waits()

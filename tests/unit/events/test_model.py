@@ -106,7 +106,7 @@ def test_a_domains_own_type_and_source_are_kept_as_text() -> None:
         ("metadata", {"environment": "p", "version": "1.0.0"}),
     ],
 )
-def test_a_field_no_reader_could_use_is_refused_by_its_name(field: str, value: object) -> None:
+def test_a_field_no_reader_could_use_is_refused_by_its_name(field: str, value: Any) -> None:
     with pytest.raises(ValidationError) as caught:
         make_event(**{field: value})
 
