@@ -1,4 +1,4 @@
-"""Measure everything, say what came of it: ``python -m benchmarks [--quick] [--output DIR] [--check]``."""
+"""Measure, and say what came of it: ``python -m benchmarks [--quick] [--only PART...] [--check]``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import backlog, broker, imports, latency, listening, producing, report
+from benchmarks import (
+    backlog,
+    broker,
+    charts,
+    consuming,
+    imports,
+    latency,
+    listening,
+    producing,
+    report,
+    waiting,
+)
+from benchmarks.awaiting import Scenario
 from benchmarks.figures import figures
 
 
@@ -30,7 +42,14 @@ class Effort:
     backlog: int
     append_rounds: int
     replayed: int
+    consumed: int
+    consume_rounds: int
+    scenarios: tuple[Scenario, ...]
+    triggerers: tuple[tuple[str, int], ...]
 
+
+PARTS = ("producing", "consuming", "listening", "outbox", "imports", "waiting")
+_ON_KAFKA = {"producing", "consuming", "waiting"}
 
 _FULL = Effort(
     events=20_000,
@@ -42,6 +61,10 @@ _FULL = Effort(
     backlog=1_000_000,
     append_rounds=3,
     replayed=100_000,
+    consumed=200_000,
+    consume_rounds=5,
+    scenarios=waiting.FULL,
+    triggerers=waiting.FULL_CASES,
 )
 _QUICK = Effort(
     events=5_000,
@@ -53,46 +76,69 @@ _QUICK = Effort(
     backlog=100_000,
     append_rounds=1,
     replayed=20_000,
+    consumed=50_000,
+    consume_rounds=2,
+    scenarios=waiting.QUICK,
+    triggerers=waiting.QUICK_CASES,
 )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer events and rounds; rougher figures")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
     parser.add_argument("--output", type=Path, default=Path(".work/bench"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     options = parser.parse_args()
     console = Console()
-    measured = measure(_QUICK if options.quick else _FULL, console)
+    measured = measure(_QUICK if options.quick else _FULL, frozenset(options.only), console)
     found = figures(measured)
     options.output.mkdir(parents=True, exist_ok=True)
     report.write_json(options.output / "benchmarks.json", measured, found)
-    report.write_chart(options.output / "benchmarks.png", measured)
-    report.write_outbox_chart(options.output / "outbox.png", measured)
+    written = ["benchmarks.json", *charts.write(options.output, measured)]
     console.print(report.table(found))
-    console.print(f"Written to {options.output}: benchmarks.json, benchmarks.png, outbox.png")
+    console.print(f"Written to {options.output}: {', '.join(written)}")
     missed = any(figure.verdict == "missed" for figure in found)
     return 1 if missed and options.check else 0
 
 
-def measure(effort: Effort, console: Console) -> dict[str, Any]:
-    """Return every measurement, in seconds."""
-    measured: dict[str, Any] = {"cpu": {}, "latency": {}, "imports": {}, "no_real_kafka": ""}
+def measure(effort: Effort, parts: frozenset[str], console: Console) -> dict[str, Any]:
+    """Return every measurement of these parts, in seconds; what was not measured is not there."""
+    measured: dict[str, Any] = {"no_real_kafka": ""}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        measured["imports"] = _imports(effort, progress)
-        measured["hooks"] = _hooks(effort, progress)
-        measured["outbox"] = _outbox(effort, progress)
-        with broker.embedded() as servers:
-            measured["cpu"]["embedded"] = _cpu(servers, producing.EMBEDDED, effort, progress)
-            measured["latency"]["embedded"] = _latency(servers, latency.EMBEDDED, effort, progress)
-        try:
-            with broker.real() as servers:
-                measured["cpu"]["real"] = _cpu(servers, producing.REAL, effort, progress)
-                measured["latency"]["real"] = _latency(servers, latency.REAL, effort, progress)
-        except broker.NoBrokerError as error:
-            measured["no_real_kafka"] = str(error)
+        if "imports" in parts:
+            measured["imports"] = _imports(effort, progress)
+        if "listening" in parts:
+            measured["hooks"] = _hooks(effort, progress)
+        if "outbox" in parts:
+            measured["outbox"] = _outbox(effort, progress)
+        if "producing" in parts:
+            with broker.embedded() as servers:
+                measured["cpu"] = {"embedded": _cpu(servers, producing.EMBEDDED, effort, progress)}
+                measured["latency"] = {"embedded": _latency(servers, latency.EMBEDDED, effort, progress)}
+        measured.update({part: {} for part in ("consuming", "waiting") if part in parts})
+        if parts & _ON_KAFKA:
+            try:
+                with broker.real() as servers:
+                    _on_kafka(servers, effort, parts, progress, measured)
+            except broker.NoBrokerError as error:
+                measured["no_real_kafka"] = str(error)
     return measured
+
+
+def _on_kafka(
+    servers: str, effort: Effort, parts: frozenset[str], progress: Progress, measured: dict[str, Any]
+) -> None:
+    if "producing" in parts:
+        measured["cpu"]["real"] = _cpu(servers, producing.REAL, effort, progress)
+        measured["latency"]["real"] = _latency(servers, latency.REAL, effort, progress)
+    if "consuming" in parts:
+        measured["consuming"] = _consuming(servers, effort, progress)
+    if "waiting" in parts:
+        measured["waiting"] = _waiting(servers, effort, progress)
 
 
 def _imports(effort: Effort, progress: Progress) -> dict[str, list[dict[str, Any]]]:
@@ -123,6 +169,26 @@ def _latency(
     for seconds_of in latency.measure(servers, contenders, effort.publishes, effort.publish_rounds):
         for name, seconds in seconds_of.items():
             taken[name].extend(round(one, 7) for one in seconds)
+        advance()
+    return taken
+
+
+def _consuming(servers: str, effort: Effort, progress: Progress) -> dict[str, list[float]]:
+    advance = _task(progress, "consuming", effort.consume_rounds * len(consuming.CONTENDERS))
+    taken: dict[str, list[float]] = defaultdict(list)
+    consuming.fill(servers, effort.consumed)
+    for name, seconds in consuming.measure(servers, effort.consumed, effort.consume_rounds):
+        taken[name].append(seconds)
+        advance()
+    return taken
+
+
+def _waiting(servers: str, effort: Effort, progress: Progress) -> dict[str, list[dict[str, Any]]]:
+    runs = sum(scenario.runs for scenario in effort.scenarios)
+    advance = _task(progress, "sensors", runs + len(effort.triggerers))
+    taken: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for what, one in waiting.measure(servers, effort.scenarios, effort.triggerers):
+        taken[what].append(one)
         advance()
     return taken
 

@@ -68,7 +68,7 @@ def real() -> Iterator[str]:
     """
     given = os.environ.get("BOOTSTRAP_SERVERS")
     if given:
-        _create_topic(given)
+        create_topic(given, TOPIC, PARTITIONS)
         yield given
         return
     try:
@@ -83,16 +83,17 @@ def real() -> Iterator[str]:
         tempfile.TemporaryDirectory(prefix="benchmark-kafka-") as directory,
         KafkaCluster(jars, Path(directory)) as cluster,
     ):
-        _create_topic(cluster.bootstrap_servers)
+        create_topic(cluster.bootstrap_servers, TOPIC, PARTITIONS)
         yield cluster.bootstrap_servers
 
 
-def _create_topic(servers: str) -> None:
+def create_topic(servers: str, topic: str, partitions: int) -> None:
+    """Create a topic, if it is not there."""
     from confluent_kafka.admin import AdminClient, NewTopic
 
     admin = AdminClient({"bootstrap.servers": servers})
     try:
-        admin.create_topics([NewTopic(TOPIC, PARTITIONS)], request_timeout=30)[TOPIC].result()
+        admin.create_topics([NewTopic(topic, partitions)], request_timeout=30)[topic].result()
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise

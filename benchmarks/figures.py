@@ -55,15 +55,24 @@ def _suffix(unit: str) -> str:
 def figures(measured: dict[str, Any]) -> list[Figure]:
     """Return every figure of what was measured, in the order of the table."""
     missing = measured["no_real_kafka"]
-    return [
-        *_cpu(_EMBEDDED, measured["cpu"]["embedded"]),
-        *_cpu(_REAL, measured["cpu"].get("real", {}), missing),
-        *_latency(_EMBEDDED, measured["latency"]["embedded"]),
-        *_latency(_REAL, measured["latency"].get("real", {}), missing),
-        *_hooks(measured["hooks"]),
-        *_outbox(measured["outbox"]),
-        *_imports(measured["imports"]),
-    ]
+    found: list[Figure] = []
+    if "cpu" in measured:
+        found += _cpu(_EMBEDDED, measured["cpu"]["embedded"])
+        found += _cpu(_REAL, measured["cpu"].get("real", {}), missing)
+        found += _latency(_EMBEDDED, measured["latency"]["embedded"])
+        found += _latency(_REAL, measured["latency"].get("real", {}), missing)
+    if "consuming" in measured:
+        found += _consuming(measured["consuming"], missing)
+    if "hooks" in measured:
+        found += _hooks(measured["hooks"])
+    if "outbox" in measured:
+        found += _outbox(measured["outbox"])
+    if "imports" in measured:
+        found += _imports(measured["imports"])
+    if "waiting" in measured:
+        found += _sensors(measured["waiting"].get("latency", []), missing)
+        found += _triggerer(measured["waiting"].get("triggerer", []), missing)
+    return found
 
 
 def _cpu(broker: str, measured: dict[str, list[float]], note: str = "") -> Iterator[Figure]:
@@ -108,6 +117,20 @@ def _latency(broker: str, measured: dict[str, list[float]], note: str = "") -> I
             "kafka-python send().get() / publish_event, p50",
             of["kafka_python"]["p50"] / of["ours"]["p50"],
         )
+
+
+def _consuming(measured: dict[str, list[float]], note: str) -> Iterator[Figure]:
+    group = "Consuming typed events, one core, Kafka"
+    taken = {name: median(seconds) for name, seconds in measured.items()}
+
+    def ratio(name: str, of: str, to: str, **target: float) -> Figure:
+        return Figure(group, name, taken[of] / taken[to] if taken else None, note=note, **target)
+
+    rate = 1 / taken["ours"] if taken else None
+    yield Figure(group, "WorkflowEventConsumer", rate, "events/s", at_least=80_000, note=note)
+    yield ratio("kafka-python and pydantic / it, seconds per event", "kafka_python", "ours", at_least=4)
+    yield ratio("confluent-kafka and pydantic / it", "confluent_pydantic", "ours")
+    yield ratio("it / confluent-kafka, values not decoded", "ours", "raw")
 
 
 _CONDITION = {
@@ -175,3 +198,65 @@ def _imports(measured: dict[str, list[dict[str, Any]]]) -> Iterator[Figure]:
     yield ratio("import / the same with one model defined", "ours", "libraries_model")
     yield ratio("import / pydantic, which is lazy, and confluent_kafka", "ours", "libraries_lazy")
     yield Figure(group, "Airflow modules loaded", len(airflow), "", at_most=0)
+
+
+_SENSOR = {
+    "ours_poking": "in a worker, mode poke",
+    "ours_in_triggerer": "ended in the triggerer",
+    "ours": "deferred, as by default",
+    "official": "AwaitMessageSensor",
+}
+# The best documented way of each kind: where a worker waits, and where the triggerer does.
+_WITHIN_A_SECOND = ("ours_poking", "ours_in_triggerer")
+
+
+def _sensors(measured: list[dict[str, Any]], note: str) -> Iterator[Figure]:
+    group = "Sensor, event to end of task, Kafka"
+    if not measured:
+        for name in _WITHIN_A_SECOND:
+            yield Figure(group, f"{_SENSOR[name]}, p95", None, "s", at_most=1, note=note)
+        return
+    taken: dict[tuple[str, int, int], list[float]] = {}
+    for one in measured:
+        taken.setdefault((one["name"], one["sensors"], one["others"]), []).extend(one["seconds"])
+    for (name, count, others), seconds in taken.items():
+        behind = f", behind {others} other events" if others else ""
+        kind = f"{_SENSOR[name]}, {count} wait{'' if count > 1 else 's'}{behind}"
+        target = {"at_most": 1.0} if name in _WITHIN_A_SECOND else {}
+        yield Figure(group, f"{kind}, p50", percentiles(seconds)["p50"], "s")
+        yield Figure(group, f"{kind}, p95", percentiles(seconds)["p95"], "s", **target)
+    for (name, count, others), seconds in taken.items():
+        for ours in ("ours_in_triggerer", "ours"):
+            if name == "official" and (ours, count, others) in taken:
+                behind = f", behind {others}" if others else ""
+                value = median(seconds) / median(taken[ours, count, others])
+                yield Figure(group, f"AwaitMessageSensor / {_SENSOR[ours]}, {count}{behind}, p50", value)
+
+
+def _triggerer(measured: list[dict[str, Any]], note: str) -> Iterator[Figure]:
+    group = "Triggerer with waiting sensors, Kafka"
+    if not measured:
+        yield Figure(group, "connections, with many / with 1", None, at_most=1, note=note)
+        return
+    by_case = {(one["name"], one["sensors"]): one for one in measured}
+    for (name, count), one in by_case.items():
+        kind = f"{count:,} {'of this' if name != 'official' else 'AwaitMessageSensor'}"
+        yield Figure(group, f"{kind}, memory (PSS)", one["pss"] / 1e6, "MB")
+        yield Figure(group, f"{kind}, connections to Kafka", one["connections"], "")
+        yield Figure(group, f"{kind}, threads", one["threads"], "")
+    for name in dict.fromkeys(name for name, _ in by_case):
+        most = max(count for other, count in by_case if other == name)
+        few, many = by_case[name, 1], by_case[name, most]
+        whose = "this" if name != "official" else "AwaitMessageSensor"
+        target = {"at_most": 1.0} if name != "official" else {}
+        if most > 1:
+            yield Figure(
+                group,
+                f"{whose}: connections with {most:,} / with 1",
+                many["connections"] / few["connections"],
+                **target,
+            )
+            each = (many["pss"] - few["pss"]) / (most - 1)
+            yield Figure(group, f"{whose}: memory for each further sensor", each / 1e3, "kB")
+        if many["ended_seconds"] is not None:
+            yield Figure(group, f"{whose}: {most:,} events to ended tasks", many["ended_seconds"], "s")
