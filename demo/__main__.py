@@ -26,14 +26,34 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from airflow_workflow_events import EmbeddedBroker, WorkflowEvent, WorkflowEventProducer, WorkflowEventsError
+from airflow_workflow_events import (
+    EmbeddedBroker,
+    EventSource,
+    WorkflowEvent,
+    WorkflowEventMetadata,
+    WorkflowEventPayload,
+    WorkflowEventProducer,
+    WorkflowEventsError,
+)
 from airflow_workflow_events.events import DEFAULT_TOPIC
+from airflow_workflow_events.kafka.group_offsets import GroupOffsets
 from demo.deployment import AirflowDeployment, DeploymentError
-from demo.expectations import EXPECTED, Checklist, task_of
+from demo.expectations import (
+    EXPECTED,
+    PUBLISHING,
+    SERVICE,
+    STARTED,
+    STARTED_BY,
+    WAITING,
+    Checklist,
+    task_of,
+)
 
 DAGS = Path(__file__).parent.parent / "dags_example"
 CONNECTION_ID = "workflow_events_default"
 EVENT_SECONDS = 100
+WAIT_SECONDS = 90
+_SENSORS = 4
 _WIDE = 96
 
 
@@ -153,9 +173,12 @@ def _run(console: Console, home: Path) -> list[str]:
         with display:
             display.say(f"starting Airflow, events go to {kind} at {servers}")
             airflow.start()
-            airflow.await_dags(set(EXPECTED))
-            for dag_id in EXPECTED:
+            airflow.await_dags({*WAITING, *PUBLISHING, STARTED})
+            _begin_to_wait(airflow, servers, run_id)
+            display.say("four tasks and a DAG wait in the triggerer, with one consumer for all of them")
+            for dag_id in PUBLISHING:
                 airflow.trigger(dag_id, run_id)
+            _publish_as_a_service(servers, run_id)
             display.say("runs are under way")
             deadline = time.monotonic() + EVENT_SECONDS
             while not checklist.complete and time.monotonic() < deadline:
@@ -167,13 +190,55 @@ def _run(console: Console, home: Path) -> list[str]:
         problems = [*checklist.missing, *checklist.problems]
         if not problems:
             count = f"{len(checklist.arrived)} of {checklist.expected_count} expected events"
-            where = f"{len(EXPECTED)} DAGs in real Airflow processes"
+            where = f"{len(EXPECTED) - 1} DAGs in real Airflow processes and a service"
             console.print(f"[green]{count} were consumed and validated[/] in {seconds:.0f} s, from {where}.")
         if os.environ.get("KEEP") == "1":
             _keep(console, airflow, servers)
     if path := os.environ.get("SAVE_HTML"):
         console.save_html(path)
     return problems
+
+
+def _begin_to_wait(airflow: AirflowDeployment, servers: str, run_id: str) -> None:
+    """Have the waiting DAGs' sensors deferred, and the asset's watcher at work."""
+    for dag_id in WAITING:
+        airflow.trigger(dag_id, run_id)
+    # The watcher begins at the end of the topic, so what it is to see must come after its position is known.
+    group_id = airflow.run_python(
+        "from airflow_workflow_events.triggers import WorkflowEventTrigger\n"
+        f"print(WorkflowEventTrigger(workflow_id={STARTED_BY!r}).effective_group_id)"
+    ).split()[-1]
+    offsets = GroupOffsets(lambda: {"bootstrap.servers": servers, "log_level": 0})
+    airflow.await_condition(
+        lambda: offsets.committed(group_id, DEFAULT_TOPIC), WAIT_SECONDS, "the watcher to be at work"
+    )
+    offsets.forget(group_id)
+
+    def are_deferred() -> bool:
+        tasks = [
+            task
+            for dag_id in WAITING
+            for task in airflow.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            if task["task_id"].startswith("wait_for")
+        ]
+        return len(tasks) == _SENSORS and all(task["state"] == "deferred" for task in tasks)
+
+    airflow.await_condition(are_deferred, WAIT_SECONDS, "the sensors to wait")
+
+
+def _publish_as_a_service(servers: str, run_id: str) -> None:
+    """Publish what one of the sensors waits for, without Airflow."""
+    event = WorkflowEvent(
+        event_type="orders.imported",
+        source=EventSource.FASTAPI,
+        workflow_id=SERVICE,
+        workflow_run_id=run_id,
+        payload=WorkflowEventPayload(data={"rows": 1_280}),
+        metadata=WorkflowEventMetadata(environment="demo"),
+    )
+    with WorkflowEventProducer(servers) as producer:
+        if not producer.publish_event(event):
+            raise DeploymentError(f"the service's event did not reach {servers}")
 
 
 def _keep(console: Console, airflow: AirflowDeployment, servers: str) -> None:

@@ -206,11 +206,16 @@ class AirflowDeployment:
 
     def run_cli(self, *arguments: str) -> str:
         """Run an ``airflow`` command in this deployment and return what it printed."""
-        done = subprocess.run(
-            [*_AIRFLOW, *arguments], env=self._environment, capture_output=True, text=True, check=False
-        )
+        return self._run(*_AIRFLOW, *arguments)
+
+    def run_python(self, code: str) -> str:
+        """Run Python code in this deployment's environment and return what it printed."""
+        return self._run(sys.executable, "-c", code)
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise DeploymentError(f"airflow {' '.join(arguments)}: {done.stderr[-2000:]}")
+            raise DeploymentError(f"{' '.join(command)}: {done.stderr[-2000:]}")
         return done.stdout
 
     def _start(self, component: str) -> None:

@@ -12,7 +12,22 @@ from airflow_workflow_events import WorkflowEvent
 from airflow_workflow_events.errors import EventDecodeError
 from airflow_workflow_events.events import decode
 
-# By DAG: the event type, and the task where the event is a task's.
+#: DAGs whose tasks wait for what others publish: these run first.
+WAITING = ("example_wait_for_three_workflows", "example_wait_for_a_services_event")
+#: DAGs that only publish.
+PUBLISHING = (
+    "example_publish_with_operator",
+    "example_publish_with_callbacks",
+    "example_notify_of_missed_deadline",
+    "example_publish_what_a_function_returns",
+    "example_etl_that_fails_and_retries",
+)
+#: A DAG that starts when one of the others completes, and the DAG whose completion starts it.
+STARTED, STARTED_BY = "example_start_when_another_completes", "example_publish_with_callbacks"
+#: The workflow of a service that is not Airflow.
+SERVICE = "order_import"
+
+#: By workflow: the event type, and the task where the event is a task's.
 EXPECTED: dict[str, list[tuple[str, str | None]]] = {
     "example_publish_with_operator": [("orders.loaded", None), ("workflow.completed", None)],
     "example_publish_with_callbacks": [
@@ -30,6 +45,10 @@ EXPECTED: dict[str, list[tuple[str, str | None]]] = {
         ("task.failed", "load"),
         ("workflow.failed", None),
     ],
+    SERVICE: [("orders.imported", None)],
+    "example_wait_for_a_services_event": [("orders.counted", None)],
+    "example_wait_for_three_workflows": [("regions.all_completed", None)],
+    STARTED: [("report.written", None)],
 }
 
 #: Part of the password in the failing task's exception: it must never leave.
@@ -43,7 +62,7 @@ class Checklist:
     """Ticks off expected events as they arrive.
 
     Args:
-        run_id: the run id of every DAG run that is looked at; messages of other runs are ignored.
+        run_id: the run id of every run that is looked at, or that started one; others are ignored.
     """
 
     run_id: str
@@ -81,7 +100,7 @@ class Checklist:
         except EventDecodeError as error:
             self.problems.append(f"the message at offset {message.offset()} is no event: {error}")
             return None
-        if event.workflow_run_id != self.run_id:
+        if self.run_id not in _runs_of(event):
             return None
         if event.event_id in self._ids:
             return None  # at least once: the same event again is no second event
@@ -95,6 +114,12 @@ class Checklist:
         else:
             self.problems.append(f"{event.event_type} of {event.workflow_id} came without being expected")
         return event
+
+
+def _runs_of(event: WorkflowEvent) -> set[str]:
+    """Return the ids of the event's run, and of those that started it, as far as it says."""
+    started_by = event.payload.data.get("started_by") or []
+    return {event.workflow_run_id, *(one["workflow_run_id"] for one in started_by)}
 
 
 def task_of(event: WorkflowEvent) -> str | None:
