@@ -26,6 +26,7 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 _STOP_SECONDS = 15
 _REQUEST_SECONDS = 30
+_REPEAT_SECONDS = 0.2
 
 
 class DeploymentError(RuntimeError):
@@ -166,7 +167,7 @@ class AirflowDeployment:
         """Make a request to Airflow's REST API.
 
         Raises:
-            httpx.HTTPError: Airflow refused it.
+            httpx.HTTPError: Airflow refused it; a note on the error holds Airflow's answer.
         """
         if self._client is None:
             with httpx.Client(timeout=_REQUEST_SECONDS) as anonymous:
@@ -177,7 +178,17 @@ class AirflowDeployment:
                 timeout=_REQUEST_SECONDS,
                 headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
             )
-        return self._client.request(method, path, json=body).raise_for_status()
+        deadline = time.monotonic() + _REQUEST_SECONDS
+        while True:
+            answer = self._client.request(method, path, json=body)
+            if not _is_database_error(answer) or time.monotonic() > deadline:
+                break
+            time.sleep(_REPEAT_SECONDS)
+        try:
+            return answer.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            error.add_note(answer.text[:2000])
+            raise
 
     def await_condition(self, condition: Callable[[], _T | None], timeout_seconds: float, what: str) -> _T:
         """Wait until ``condition()`` is true, while Airflow's processes live.
@@ -297,6 +308,16 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_database_error(answer: httpx.Response) -> bool:
+    """Whether the API server rolled a request back because SQLite was locked: it may be made again.
+
+    Airflow's ``action_logging`` writes its row on the server's event loop. While another request (a worker's
+    report, say) holds SQLite's write lock and needs that loop to commit, both wait for each other until
+    SQLite gives up after 5 s; a longer timeout or a write-ahead log only makes them wait longer (measured).
+    """
+    return answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR and "Database error" in answer.text
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
