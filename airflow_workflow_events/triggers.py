@@ -251,7 +251,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
 
 
 def triggering_workflow_events(context: Mapping[str, Any]) -> list[WorkflowEvent]:
-    """Return the workflow events that started a run, through whichever of its assets they came.
+    """Return the workflow events that started a run, through whichever asset they came; the oldest is first.
 
     Args:
         context: the task's context, as a task gets it with ``**context``.
@@ -261,7 +261,8 @@ def triggering_workflow_events(context: Mapping[str, Any]) -> list[WorkflowEvent
     """
     found = context.get("triggering_asset_events") or {}
     extras = [event.extra for events in found.values() for event in events]
-    return [WorkflowEvent.model_validate(extra["payload"]) for extra in extras if extra.get("from_trigger")]
+    events = [WorkflowEvent.model_validate(extra["payload"]) for extra in extras if extra.get("from_trigger")]
+    return sorted(events, key=lambda event: event.timestamp)  # Airflow gives them in any order
 
 
 def resume_after_seconds() -> float:

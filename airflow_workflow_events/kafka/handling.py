@@ -40,8 +40,14 @@ def check_result(result: object, *, is_awaited: bool) -> None:
         is_awaited: whether results are awaited. Where they are not, an ``async`` handler has done nothing.
 
     Raises:
-        ConfigurationError: it can be awaited where nobody does, or cannot where it would be.
+        ConfigurationError: it can be awaited where nobody does, or cannot where it would be; or it is a
+            generator, of whose code nothing has run.
     """
+    if not is_awaited and (inspect.isgenerator(result) or inspect.isasyncgen(result)):
+        raise ConfigurationError(
+            f"the handler returned a {type(result).__name__}, of whose code nothing has run: "
+            "use a handler without yield"
+        )
     if inspect.isawaitable(result) is is_awaited:
         return
     if inspect.iscoroutine(result):
@@ -62,10 +68,10 @@ class Retries:
         max_retries: attempts after the first.
         retry_backoff_ms: the first pause, in milliseconds.
         max_retry_backoff_ms: the longest pause, in milliseconds.
-        within_seconds: the time that a group gives to one event, in seconds.
+        within_seconds: the time that one event may take, in seconds.
 
     Raises:
-        ConfigurationError: a value is wrong, or all pauses together take that long: the group would not wait.
+        ConfigurationError: a value is wrong, or all pauses together take that long: a group would not wait.
     """
 
     def __init__(
@@ -80,9 +86,8 @@ class Retries:
         total = sum(self._longest_pause(attempt) for attempt in range(1, max_retries + 1))
         if total >= within_seconds:
             raise ConfigurationError(
-                f"{max_retries} retries can pause for {total:g} s in all, and the group waits only "
-                f"{within_seconds:g} s: lower max_retries or max_retry_backoff_ms, or raise "
-                "max_poll_interval_ms"
+                f"{max_retries} retries can pause for {total:g} s in all, and max_poll_interval_ms gives an "
+                f"event only {within_seconds:g} s: lower max_retries or max_retry_backoff_ms, or raise it"
             )
 
     def next_pause(self, event_id: str, attempts: int, failure: Exception) -> float | None:
@@ -100,7 +105,7 @@ class Retries:
             return None
         pause = self._longest_pause(attempts) * random.uniform(0.75, 1)
         log.warning(
-            "handling event %s failed, attempt %d of %d, the next in %.1f s: %s: %s",
+            "handling event %s failed, attempt %d of %d, the next in %.3g s: %s: %s",
             event_id,
             attempts,
             self.max_retries + 1,

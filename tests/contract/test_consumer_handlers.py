@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +194,27 @@ def test_an_async_handler_has_not_handled_its_event(broker: Broker, topic: str) 
         assert [number_of(event) for event in take(consumer, 2)] == [0, 1]
 
 
+def test_a_generator_as_handler_has_not_handled_its_event(broker: Broker, topic: str) -> None:
+    publish(broker, topic, range(2), workflow_run_id="one")
+    group = new_group()
+
+    def handle(event: WorkflowEvent) -> Iterator[None]:
+        yield
+        raise AssertionError(event)
+
+    with consumer_of(broker, topic, group) as consumer:
+        with pytest.raises(ConfigurationError, match="a generator, of whose code nothing has run"):
+            consumer.run(handle)
+        consumer.commit()
+        assert committed(broker, topic, group) == 0
+        assert [number_of(event) for event in take(consumer, 2)] == [0, 1]
+
+
 def test_retries_are_held_against_the_interval_that_is_in_force(embedded_broker: Broker) -> None:
     config = {"max.poll.interval.ms": 6_000}
     with (
         consumer_of(embedded_broker, "t", new_group(), config=config) as consumer,
-        pytest.raises(ConfigurationError, match="the group waits only 6 s"),
+        pytest.raises(ConfigurationError, match="gives an event only 6 s"),
     ):
         consumer.run(print, max_retries=10)
 

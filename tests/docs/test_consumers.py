@@ -7,6 +7,7 @@ import uuid
 from itertools import count, islice
 
 import pytest
+from confluent_kafka import Producer
 
 from airflow_workflow_events import EventType, WorkflowEventProducer
 from tests.broker import PARTITIONS, Broker
@@ -43,7 +44,9 @@ def test_each_consumer_in_the_documents_is_run_by_a_test() -> None:
 
 
 @on_real_kafka
-def test_the_line_of_kcat_and_jq_prints_each_failed_workflow(real_broker: Broker, topic: str) -> None:
+def test_the_line_of_kcat_and_jq_prints_each_failed_workflow_whatever_is_between(
+    real_broker: Broker, topic: str
+) -> None:
     require_program("kcat")
     require_program("jq")
     kinds = [EventType.WORKFLOW_FAILED, EventType.WORKFLOW_COMPLETED, EventType.TASK_FAILED, "domain.type"]
@@ -51,7 +54,14 @@ def test_the_line_of_kcat_and_jq_prints_each_failed_workflow(real_broker: Broker
         make_event(workflow_id=f"sales_ü_{number}", event_type=kind) for number in range(3) for kind in kinds
     ]
     with WorkflowEventProducer(real_broker.bootstrap_servers, topic=topic) as producer:
-        assert all(report.delivered for report in producer.publish_events(events))
+        assert all(report.delivered for report in producer.publish_events(events[:6]))
+    raw = Producer({"bootstrap.servers": real_broker.bootstrap_servers})
+    for value in (None, b'{"bro', b"[1]", b"\xff", b"7"):
+        for partition in range(PARTITIONS):
+            raw.produce(topic, value, partition=partition)
+    assert raw.flush(30) == 0
+    with WorkflowEventProducer(real_broker.bootstrap_servers, topic=topic) as producer:
+        assert all(report.delivered for report in producer.publish_events(events[6:]))
 
     printed = output_of("bash", "-o", "pipefail", "-c", at(real_broker, topic, CONSUMERS[KCAT]))
 

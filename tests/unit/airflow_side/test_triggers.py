@@ -241,18 +241,19 @@ def from_trigger(event: WorkflowEvent) -> dict[str, Any]:
     return {"from_trigger": True, "payload": event.model_dump(mode="json", exclude_none=True)}
 
 
-def test_the_events_that_started_a_run_are_returned_through_whichever_asset_they_came() -> None:
-    first, second, third = (make_event(workflow_id=name) for name in ("a", "b", "c"))
+def test_the_events_that_started_a_run_are_returned_the_oldest_first_through_whichever_asset_they_came() -> (
+    None
+):
+    began = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
+    first, second, third = (make_event(timestamp=began + dt.timedelta(seconds=number)) for number in range(3))
     context = context_of(
-        asset_event(from_trigger(first)),
         asset_event({"rows": 3}),  # of a task that has updated the asset
         asset_event(from_trigger(second), "billing"),
         asset_event(from_trigger(third)),
+        asset_event(from_trigger(first)),
     )
 
-    found = triggering_workflow_events(context)
-
-    assert sorted(found, key=lambda event: event.workflow_id) == [first, second, third]
+    assert triggering_workflow_events(context) == [first, second, third]
 
 
 @pytest.mark.parametrize("context", [{}, {"triggering_asset_events": None}])
