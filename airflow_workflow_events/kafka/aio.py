@@ -58,6 +58,9 @@ class AsyncWorkflowEventProducer:
         check_whole_number("connect_timeout_ms", connect_timeout_ms, minimum=1)
         self._connect_timeout_seconds = connect_timeout_ms / 1000
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._producer!r}>"
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

@@ -67,6 +67,9 @@ class AsyncWorkflowEventConsumer:
         self._waiting: deque[Taken] = deque()
         self._in_hand: ReceivedEvent | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._consumer!r}>"
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

@@ -196,3 +196,6 @@ async def test_a_broker_that_is_away_is_noticed_at_the_start() -> None:
         await consumer.start()
     with pytest.raises(ConsumerClosedError):
         await take(consumer, 1)
+    assert repr(consumer) == (
+        "<AsyncWorkflowEventConsumer of <WorkflowEventConsumer 127.0.0.1:1 topic=workflow-events closed>>"
+    )

@@ -215,6 +215,9 @@ async def test_an_unreachable_broker_is_noticed_when_the_producer_is_entered() -
 
     with pytest.raises(ProducerClosedError):
         await producer.publish_event(make_event())
+    assert repr(producer) == (
+        "<AsyncWorkflowEventProducer of <WorkflowEventProducer 127.0.0.1:1 topic=workflow-events closed>>"
+    )
 
 
 async def test_connect_false_puts_the_proof_off() -> None:
