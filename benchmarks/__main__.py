@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,14 @@ def _outbox(effort: Effort, progress: Progress) -> dict[str, Any]:
 
 def _task(progress: Progress, description: str, total: int) -> Callable[[], None]:
     task = progress.add_task(description, total=total)
-    return lambda: progress.advance(task)
+    steps = count(1)
+
+    def advance() -> None:
+        progress.advance(task)
+        if not progress.console.is_terminal:  # where no bar moves, as in a log
+            progress.console.print(f"{description} {next(steps)}/{total}")
+
+    return advance
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -26,6 +27,8 @@ def run(*arguments: str) -> Any:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
+            # An installed package has its byte code as its dependencies have theirs, whatever is set here.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
