@@ -189,3 +189,11 @@ class KafkaTimeoutError(KafkaError, TimeoutError):
 
 def _rebuild(kind: type[KafkaError], message: str, name: str | None, retriable: bool) -> KafkaError:
     return kind(message, name=name, retriable=retriable)
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, or its type's name where it cannot even say that."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - anybody's code
+        return type(error).__name__

@@ -27,6 +27,8 @@ MAX_EVENT_BYTES = 921_600
 
 # Looking a member up in its enum costs as much as encoding the key (until Python 3.12).
 _BINARY, _STRUCTURED = CloudEventsMode.BINARY, CloudEventsMode.STRUCTURED
+# What an error says of a message, in characters.
+_MAX_PROBLEM_CHARACTERS = 1_000
 _REQUIRED_ON_THE_WIRE = frozenset(("event_id", "timestamp"))
 
 
@@ -170,9 +172,14 @@ def _unwrap(envelope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problems(error: ValidationError) -> str:
-    return "; ".join(
+    text = "; ".join(
         f"{'.'.join(str(part) for part in problem['loc']) or 'event'}: {problem['msg']}"
         for problem in error.errors(include_input=False, include_url=False)[:5]
+    )
+    # The names in it are the sender's, who must not be able to write lines of a log, nor to fill it.
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode()
+        for one in text[:_MAX_PROBLEM_CHARACTERS]
     )
 
 

@@ -172,7 +172,7 @@ def _condition(path: str, wanted: JsonValue) -> tuple[list[str], _Condition]:
 
 
 def _at(value: JsonValue, parts: Sequence[str]) -> JsonValue:
-    """Return what stands at a path, or ``_MISSING``. A key that has dots itself is found as a whole, too."""
+    """Return what stands at a path, or ``_MISSING``. A key that has dots itself is found as the last part."""
     for index, part in enumerate(parts):
         if isinstance(value, dict):
             rest = ".".join(parts[index:])

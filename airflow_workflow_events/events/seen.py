@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Protocol
 
 from airflow_workflow_events.errors import ConfigurationError
@@ -20,6 +21,7 @@ DEFAULT_MAX_IDS = 100_000
 
 _PRUNE_EVERY = 1_000
 _BUSY_SECONDS = 10.0
+_AGAIN_SECONDS = 0.01
 
 
 class SeenEvents(Protocol):
@@ -84,7 +86,7 @@ class SeenInSqlite:
             self._database = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._turn_to_wal()
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS seen_events (number INTEGER PRIMARY KEY, event_id TEXT UNIQUE)"
@@ -117,6 +119,20 @@ class SeenInSqlite:
         """Close the file."""
         with self._lock:
             self._database.close()
+
+    def _turn_to_wal(self) -> None:
+        deadline = monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                # Two that turn a new file to WAL at once would wait for each other: SQLite refuses one of
+                # them at once, whatever its timeout.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
+                    raise
+                sleep(_AGAIN_SECONDS)
+            else:
+                return
 
 
 def _at_least_one(max_ids: object) -> int:

@@ -184,6 +184,9 @@ class AsyncWorkflowEventConsumer:
                 elif self._consumer.intake.client.stopped:
                     self._put_back()  # given up between two attempts: delivered again
                     break
+                else:  # it is not handled; see the synchronous one
+                    self._in_hand = None
+                    self._consumer.intake.move_past(received)
         return handled
 
     async def commit(self) -> None:

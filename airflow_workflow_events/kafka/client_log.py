@@ -7,9 +7,15 @@ import re
 from time import monotonic
 
 _PAUSE_SECONDS = 60.0
-_MAX_KINDS = 1_000
+MAX_KINDS = 1_000
+"""How many kinds of message to keep apart."""
 # Names of clients, ports and durations: two messages that differ in these alone are of one kind.
 _NUMBER = re.compile(r"\d+")
+
+
+def kind_of(text: str) -> str:
+    """Return what a message has in common with the others of its kind."""
+    return _NUMBER.sub("#", text)
 
 
 class OncePerMinute(logging.Filter):
@@ -24,13 +30,13 @@ class OncePerMinute(logging.Filter):
         if record.levelno <= logging.DEBUG:
             return True
         text = record.getMessage()
-        kind = _NUMBER.sub("#", text)
+        kind = kind_of(text)
         now = monotonic()
         again_at, withheld = self._kinds.get(kind, (0.0, 0))
         if now < again_at:
             self._kinds[kind] = again_at, withheld + 1
             return False
-        if len(self._kinds) >= _MAX_KINDS:
+        if len(self._kinds) >= MAX_KINDS:
             self._kinds.clear()
         self._kinds[kind] = now + _PAUSE_SECONDS, 0
         if withheld:

@@ -11,6 +11,7 @@ from typing import Any
 import confluent_kafka
 
 from airflow_workflow_events.errors import KafkaConnectionError, KafkaError
+from airflow_workflow_events.kafka.client_log import MAX_KINDS, kind_of
 from airflow_workflow_events.kafka.config import without_secrets
 from airflow_workflow_events.kafka.reports import HOPELESS, translate
 
@@ -64,10 +65,12 @@ class Connection:
         return self.safe_text(telling[-1]) if telling else None
 
     def warn(self, text: str) -> None:
-        """Log a warning, but the same one once a minute."""
-        now = monotonic()
-        if now >= self._warn_again_at.get(text, 0.0):
-            self._warn_again_at[text] = now + _WARNING_PAUSE_SECONDS
+        """Log a warning, but one of its kind once a minute."""
+        now, kind = monotonic(), kind_of(text)
+        if now >= self._warn_again_at.get(kind, 0.0):
+            if len(self._warn_again_at) >= MAX_KINDS:
+                self._warn_again_at.clear()
+            self._warn_again_at[kind] = now + _WARNING_PAUSE_SECONDS
             log.warning("%s", text)
 
     def refusal(self) -> KafkaError | None:

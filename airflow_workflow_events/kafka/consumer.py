@@ -282,6 +282,7 @@ class WorkflowEventConsumer:
                 intake.handled(self._in_hand)
                 self._in_hand = None
             if client.stopped:
+                client.refuse_in_child()
                 return
             if monotonic() > intake.behind_at:
                 intake.keep_up()
@@ -354,6 +355,10 @@ class WorkflowEventConsumer:
                 elif self.intake.client.stopped:
                     self._put_back()  # given up between two attempts: delivered again
                     break
+                else:
+                    # Not handled: a dead letter that is written back has to be handled, not to be known.
+                    self._in_hand = None
+                    self.intake.move_past(received)
         return handled
 
     def commit(self) -> None:

@@ -173,6 +173,11 @@ class ConsumerClient:
         if self._failure is None:
             self._failure = error
 
+    def refuse_in_child(self) -> None:
+        """Raise :class:`ConsumerClosedError` in the child of a fork."""
+        if self._stale:
+            raise ConsumerClosedError("the consumer was made before a fork: make one in the child")
+
     def check_usable(self) -> None:
         """Raise unless the consumer can go on.
 
@@ -180,8 +185,7 @@ class ConsumerClient:
             ConsumerClosedError: it is closed, was made before a fork, or was interrupted while it read.
             KafkaError: why it could not go on before.
         """
-        if self._stale:
-            raise ConsumerClosedError("the consumer was made before a fork: make one in the child")
+        self.refuse_in_child()
         if self.closed:
             raise ConsumerClosedError("the consumer is closed: create a new one")
         if isinstance(self._failure, WorkflowEventsError):
@@ -336,6 +340,7 @@ class ConsumerClient:
         # Destroying it would wait for threads that do not exist here, so its reference count never drops.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._consumer))
         self._stale = True
+        self.stopped = True  # what was read ahead is the parent's, too
 
     def _callbacks(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return what librdkafka calls. It must not keep this object alive, nor may it see an exception."""

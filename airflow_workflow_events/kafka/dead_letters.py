@@ -7,12 +7,12 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import confluent_kafka
 
-from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError
+from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, text_of
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import check_topic, without_secrets
 from airflow_workflow_events.kafka.message_headers import drop_unreadable
@@ -126,6 +126,8 @@ class DeadLetterTopic:
             log.error(
                 "the dead-letter topic %s did not take a message, trying again: %s", self.topic, failure
             )
+            if self._producer is None and failure.name != "_TIMED_OUT":
+                sleep(_PAUSE_SECONDS)  # whatever was fatal to one producer may be so to the next
         return False
 
     def leave_to_parent(self) -> None:
@@ -158,11 +160,14 @@ class DeadLetterTopic:
                 on_delivery=lambda error, _message: reports.append(error),
             )
         except confluent_kafka.KafkaException as error:
-            return self._translated(error.args[0])
+            return self._failed(error.args[0])
         began = monotonic()
         deadline, warn_at = began + _DELIVERY_TIMEOUT_MS / 1000 + _PAUSE_SECONDS, began + _WARN_AFTER_SECONDS
         while not reports and monotonic() < deadline and not is_stopped():
-            self._producer.poll(_POLL_SECONDS)
+            try:
+                self._producer.poll(_POLL_SECONDS)
+            except confluent_kafka.KafkaException as error:  # a fatal one, which nothing else tells of
+                return self._failed(error.args[0])
             if monotonic() >= warn_at:
                 log.warning(
                     "the dead-letter topic %s has not confirmed a message for %g s; reading waits for it",
@@ -173,9 +178,11 @@ class DeadLetterTopic:
         if not reports:
             self._producer = None  # its answer, should it still come, is nobody's any more
             return KafkaTimeoutError("no delivery report came in time", name="_TIMED_OUT")
-        return None if reports[0] is None else self._translated(reports[0])
+        return None if reports[0] is None else self._failed(reports[0])
 
-    def _translated(self, error: confluent_kafka.KafkaError) -> KafkaError:
+    def _failed(self, error: confluent_kafka.KafkaError) -> KafkaError:
+        if error.fatal():  # this producer can send nothing more
+            self._producer = None
         return translate(error, without_secrets(error.str(), self._config))
 
     def _headers(
@@ -185,7 +192,7 @@ class DeadLetterTopic:
         drop_unreadable(message)
         own: Any = message.headers() or []  # confluent-kafka gives a list, whatever its type says
         reason = {
-            REASON_HEADER: str(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__,
+            REASON_HEADER: text_of(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__,
             ERROR_HEADER: type(error).__qualname__,
             TOPIC_HEADER: str(message.topic()),
             PARTITION_HEADER: str(message.partition()),

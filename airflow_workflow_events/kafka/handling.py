@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.errors import ConfigurationError, text_of
 from airflow_workflow_events.kafka.config import check_whole_number
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Retries:
             self.max_retries + 1,
             pause,
             type(failure).__name__,
-            failure,
+            text_of(failure),
         )
         return pause
 

@@ -207,7 +207,7 @@ class Intake:
         return True
 
     def move_past(self, taken: Taken) -> None:
-        """Move past a message whose event was not handed out, if there is one."""
+        """Move past a message whose event was not handled: nobody wanted it, or it is a dead letter."""
         # A position in a partition that was taken away would set back whoever has it now.
         if not self.has_moved(taken):
             self._positions[taken.topic, taken.partition] = taken.offset + 1

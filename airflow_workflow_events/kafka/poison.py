@@ -8,7 +8,7 @@ from time import monotonic
 
 from confluent_kafka import Message
 
-from airflow_workflow_events.errors import EventDecodeError
+from airflow_workflow_events.errors import EventDecodeError, text_of
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
 from airflow_workflow_events.metrics import DEAD_LETTERED, POISON, Metrics
 
@@ -67,7 +67,7 @@ class Poison:
                 self._dead_letters.topic,
                 attempts,
                 type(failure).__name__,
-                failure,
+                text_of(failure),
             )
         return True
 

@@ -280,3 +280,43 @@ def test_a_file_remembers_across_restarts(embedded_broker: Broker, tmp_path: Pat
         with consumer_of(embedded_broker, topic, seen=seen, consumer_timeout_ms=IDLE_MS) as consumer:
             assert len(list(consumer)) == expected
         seen.close()
+
+
+def test_a_dead_letter_that_is_written_back_is_handled(embedded_broker: Broker) -> None:
+    topic, letters = new_group(), new_group()
+    seen, metrics = SeenInMemory(), Counting()
+    [event] = publish(embedded_broker, topic, [0])
+
+    def fail(event: WorkflowEvent) -> None:
+        raise ConnectionError("no database")
+
+    options: dict[str, Any] = {"dead_letter_topic": letters, "seen": seen, "consumer_timeout_ms": IDLE_MS}
+    with consumer_of(embedded_broker, topic, metrics=metrics, **options) as consumer:
+        assert consumer.run(fail, max_retries=0) == 0
+    assert event.event_id not in seen
+    assert metrics.counts[CONSUMED] == 0
+
+    with consumer_of(embedded_broker, letters, consumer_timeout_ms=IDLE_MS) as consumer:
+        handled: list[WorkflowEvent] = []
+        assert consumer.run(handled.append) == 1
+    assert handled == [event]
+
+
+def test_an_exception_without_a_text_can_be_dead_lettered(
+    embedded_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise AttributeError("no code")
+
+    def fail_at_zero(event: WorkflowEvent) -> None:
+        if number_of(event) == 0:
+            raise MuteError
+
+    topic = new_group()
+    publish(embedded_broker, topic, range(2), workflow_run_id="one")
+    options: dict[str, Any] = {"dead_letter_topic": new_group(), "consumer_timeout_ms": IDLE_MS}
+    with consumer_of(embedded_broker, topic, **options) as consumer:
+        assert consumer.run(fail_at_zero, max_retries=1, **QUICKLY) == 1
+
+    assert "after 2 attempts: MuteError: MuteError" in caplog.text

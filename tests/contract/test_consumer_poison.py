@@ -7,15 +7,17 @@ import uuid
 from collections import Counter
 from typing import Any
 
+import confluent_kafka
 import pytest
 from confluent_kafka import Producer
 
+from airflow_workflow_events import EmbeddedBroker
 from airflow_workflow_events.errors import KafkaAuthorizationError, KafkaError
 from airflow_workflow_events.events.codec import encode, to_json
 from airflow_workflow_events.kafka import dead_letters
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
 from airflow_workflow_events.metrics import CONSUMED, DEAD_LETTERED, POISON
-from tests.broker import Broker, headers_of
+from tests.broker import Broker, embedded, headers_of
 from tests.brokers.jvm import SecureListener
 from tests.contract.consuming import (
     IDLE_MS,
@@ -284,3 +286,21 @@ def test_structured_and_binary_events_are_dead_lettered_with_their_layout(
     (letter,) = broker.messages(dead, 1)
     assert headers_of(letter).items() >= dict(record.headers).items()
     assert letter.key() == record.key
+
+
+def test_an_error_that_is_fatal_to_the_dead_letter_producer_is_not_to_the_consumer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dead_letters, "_PAUSE_SECONDS", 0.01)
+    topic, letters = new_group(), new_group()
+    with EmbeddedBroker(topics={topic: 1, letters: 1}) as server:
+        faulty = embedded(server)
+        put(faulty, topic, b"{", to_json(GOOD))
+        server.fail_produce_requests([confluent_kafka.KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER])
+
+        with consumer_of(faulty, topic, dead_letter_topic=letters) as consumer:
+            assert take(consumer, 1) == [GOOD]
+            assert consumer.poison_count == 1
+        with consumer_of(faulty, letters, consumer_timeout_ms=IDLE_MS) as consumer:
+            assert list(consumer) == []
+            assert consumer.poison_count == 1

@@ -18,11 +18,12 @@ if __name__ == "__main__":
     consumer = WorkflowEventConsumer(
         servers, group, topic=topic, start_from="earliest", dead_letter_topic=dead, consumer_timeout_ms=20_000
     )
-    before = len(list(islice(consumer, 2)))
+    running = iter(consumer)
+    before = len(list(islice(running, 2)))
     child = os.fork()
     if child == 0:
         signal.alarm(30)  # a child that hangs is ended by it
-        for use in (lambda: next(iter(consumer)), consumer.commit):
+        for use in (lambda: next(running), lambda: next(iter(consumer)), consumer.commit):
             try:
                 use()
             except ConsumerClosedError as error:

@@ -334,3 +334,14 @@ def test_the_size_of_a_record_counts_key_value_and_headers() -> None:
     headers = sum(len(name) + len(data) for name, data in record.headers if data is not None)
 
     assert record.size_bytes == len(record.key) + len(record.value) + headers
+
+
+def test_what_an_error_says_is_one_short_line_whatever_the_names_in_the_message() -> None:
+    name = "x\nCRITICAL forged line\n" + "A" * 100_000
+
+    with pytest.raises(EventDecodeError) as failure:
+        decode(having(payload={"data": {name: nested(101)}}))
+
+    assert "CRITICAL forged line" in str(failure.value)
+    assert str(failure.value).isprintable()
+    assert len(str(failure.value)) < 1_100

@@ -120,6 +120,29 @@ def test_processes_share_one_file_also_when_they_make_it_at_once(tmp_path: Path)
     assert len(seen) == 450
 
 
+def test_a_file_can_be_made_by_many_at_once(tmp_path: Path) -> None:
+    failures: list[ConfigurationError] = []
+
+    def make_it(path: Path, together: threading.Barrier) -> None:
+        together.wait()
+        try:
+            SeenInSqlite(path).close()
+        except ConfigurationError as error:
+            failures.append(error)
+
+    for number in range(20):
+        together = threading.Barrier(6)
+        threads = [
+            threading.Thread(target=make_it, args=(tmp_path / f"{number}.db", together)) for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert failures == []
+
+
 def test_an_object_that_was_closed_says_so(tmp_path: Path) -> None:
     seen = SeenInSqlite(tmp_path / "seen.db")
     seen.close()

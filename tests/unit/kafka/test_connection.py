@@ -1,0 +1,27 @@
+"""What is known of a client's connection, and said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_workflow_events.kafka import connection
+from airflow_workflow_events.kafka.connection import Connection
+
+
+def test_warnings_of_a_kind_come_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(connection, "monotonic", lambda: now)
+    one = Connection({"bootstrap.servers": "localhost:9092"})
+    for number in range(100):
+        one.warn(f"the broker refuses the credentials (after {number}ms in state AUTH_REQ)")
+    one.warn("another kind")
+    now += 61
+    one.warn("the broker refuses the credentials (after 7ms in state AUTH_REQ)")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "the broker refuses the credentials (after 0ms in state AUTH_REQ)",
+        "another kind",
+        "the broker refuses the credentials (after 7ms in state AUTH_REQ)",
+    ]
