@@ -138,7 +138,8 @@ def _read_step_by_step(value: bytes | str, structured: bool) -> WorkflowEvent:
         raise EventDecodeError(f"the value is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise EventDecodeError(f"the value is a JSON {type(document).__name__}, not an object")
-    if structured:
+    # An event is read whatever its headers say; no envelope has these names, as CloudEvents allows no "_".
+    if structured and not document.keys() >= _REQUIRED_ON_THE_WIRE:
         document = _unwrap(document)
     for name in sorted(_REQUIRED_ON_THE_WIRE):
         if document.get(name) is None:

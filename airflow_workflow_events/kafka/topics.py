@@ -12,8 +12,9 @@ from airflow_workflow_events.kafka.config import check_topic, without_secrets
 from airflow_workflow_events.kafka.reports import translate
 
 # The options of a producer that say how to reach the cluster; other kinds of client warn about the rest.
-_CONNECTION_OPTIONS = ("bootstrap.servers", "client.id", "oauth_cb")
+_CONNECTION_OPTIONS = ("bootstrap.servers", "client.dns.lookup", "client.id", "oauth_cb")
 _CONNECTION_PREFIXES = (
+    "https.",  # the identity provider's certificate
     "sasl.",
     "ssl.",
     "security.",

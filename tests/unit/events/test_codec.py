@@ -345,3 +345,12 @@ def test_what_an_error_says_is_one_short_line_whatever_the_names_in_the_message(
     assert "CRITICAL forged line" in str(failure.value)
     assert str(failure.value).isprintable()
     assert len(str(failure.value)) < 1_100
+
+
+@pytest.mark.parametrize("owner", ["", "data-platform"], ids=["read by the models", "read at once"])
+def test_a_plain_event_is_read_although_its_header_promises_an_envelope(owner: str) -> None:
+    value = having(metadata={"environment": "prod", "owner": owner})
+
+    event = decode(value, [("content-type", b"application/cloudevents+json")])
+
+    assert event.metadata.environment == "prod"

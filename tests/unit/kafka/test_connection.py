@@ -6,6 +6,7 @@ import pytest
 
 from airflow_workflow_events.kafka import connection
 from airflow_workflow_events.kafka.connection import Connection
+from airflow_workflow_events.kafka.topics import connection_options
 
 
 def test_warnings_of_a_kind_come_once_a_minute(
@@ -25,3 +26,15 @@ def test_warnings_of_a_kind_come_once_a_minute(
         "another kind",
         "the broker refuses the credentials (after 7ms in state AUTH_REQ)",
     ]
+
+
+def test_a_client_of_another_kind_reaches_the_cluster_by_the_same_way() -> None:
+    way = {
+        "bootstrap.servers": "localhost:9092",
+        "client.dns.lookup": "resolve_canonical_bootstrap_servers_only",
+        "https.ca.location": "/etc/ca.pem",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "OAUTHBEARER",
+    }
+
+    assert connection_options({**way, "group.id": "billing", "enable.auto.commit": False}) == way
