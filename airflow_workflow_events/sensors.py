@@ -212,6 +212,10 @@ class WorkflowEventSensor(BaseSensorOperator):
             reason = _reason(event["payload"]["data"])
             raise AirflowFailException(f"{name} (event {event['event_id']}): {reason}")
         self.log.info("%s has come: event %s.", name, event["event_id"])
+        if replaced := event["metadata"].get("replaced"):
+            self.log.warning(
+                "The event held what Airflow cannot store; replaced: %s.", ", ".join(map(str, replaced))
+            )
         return event
 
     def _trigger(self, context: Context) -> WorkflowEventTrigger:

@@ -21,6 +21,7 @@ from airflow_workflow_events.events.filters import EventFilter, Names, failure_f
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.kafka.config import check_group_id, check_topic
 from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
+from airflow_workflow_events.storable import storable
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
@@ -271,9 +272,8 @@ def resume_after_seconds() -> float:
 
 
 def as_json(received: ReceivedEvent) -> dict[str, Any]:
-    """Return an event as JSON values, which Airflow can store."""
-    document: dict[str, Any] = received.event.model_dump(mode="json", exclude_none=True)
-    return document
+    """Return an event as JSON values that Airflow can store: see :func:`.storable.storable`."""
+    return storable(received.event.model_dump(mode="json", exclude_none=True))
 
 
 async def _sleep_until(moment: float) -> None:
