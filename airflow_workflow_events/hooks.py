@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Callable
 from copy import copy
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
 from airflow.providers.common.compat.sdk import AirflowException, mask_secret
 
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, WorkflowEventsError
+from airflow_workflow_events.forks import unlocked_cached_property
 from airflow_workflow_events.provider_info import CONNECTION_TYPE, DEFAULT_CONNECTION, UI_FIELD_BEHAVIOUR
 from airflow_workflow_events.settings import Settings
 
@@ -72,26 +72,31 @@ class WorkflowEventHook(KafkaBaseHook):
         """Return how the form shows the standard fields, for Airflows that do not read provider info."""
         return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
 
-    @cached_property
+    @unlocked_cached_property
     def connection(self) -> Connection:
         """The Airflow connection, looked up once."""
         return self.get_connection(self.workflow_events_conn_id)
 
-    @cached_property
+    @unlocked_cached_property
     def fields(self) -> dict[str, Any]:
         """The connection's fields that are not librdkafka's, blank ones left out."""
         extra = _extra(self.connection)
         return {name: extra[name] for name in _OWN_FIELDS if name in extra}
 
-    @cached_property
+    @unlocked_cached_property
     def topic(self) -> str:
         """The default topic: the connection's, or ``[workflow_events] topic``."""
         return str(self.fields.get("topic") or Settings.load().topic)
 
-    @cached_property
+    @unlocked_cached_property
     def environment(self) -> str:
         """The environment of events: the connection's, or ``[workflow_events] environment``."""
         return str(self.fields.get("environment") or Settings.load().environment)
+
+    @unlocked_cached_property
+    def get_conn(self) -> Any:
+        """An admin client of confluent-kafka, made once: what the Kafka provider calls the connection."""
+        return self._get_client(self._build_config())
 
     def get_producer(self, **overrides: Any) -> WorkflowEventProducer:
         """Return a new producer for the connection. The caller closes it, best with ``with``.

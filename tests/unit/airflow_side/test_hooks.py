@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -614,3 +617,53 @@ def test_what_the_caller_says_wins_over_the_connection(connections: Connections)
 
 def test_a_list_of_brokers_in_the_extra_is_understood(configuration: Configuration) -> None:
     assert configuration(extra={"bootstrap.servers": ["a:1", "b:2"]})["bootstrap.servers"] == "a:1,b:2"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda hook: hook.connection,
+        lambda hook: hook.fields,
+        lambda hook: hook.topic,
+        lambda hook: hook.environment,
+        lambda hook: hook.get_conn,
+        lambda hook: hook.client_options(),
+        lambda hook: hook.consumer_options(),
+    ],
+    ids=["connection", "fields", "topic", "environment", "get_conn", "client_options", "consumer_options"],
+)
+def test_a_look_up_that_takes_long_holds_no_lock_that_another_hook_needs(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, read: Callable[[WorkflowEventHook], Any]
+) -> None:
+    """A child that is forked meanwhile would never get such a lock."""
+    for conn_id in ("slow", "quick"):
+        connections.add(conn_id, host="127.0.0.1", port=1)
+    look_up, in_look_up, answer = WorkflowEventHook.get_connection, threading.Event(), threading.Event()
+
+    def slow_look_up(conn_id: str) -> Any:
+        if conn_id == "slow":
+            in_look_up.set()
+            assert answer.wait(60)
+        return look_up(conn_id)
+
+    monkeypatch.setattr(WorkflowEventHook, "get_connection", staticmethod(slow_look_up))
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(read, WorkflowEventHook("slow"))
+        try:
+            assert in_look_up.wait(60)
+            quick = threads.submit(read, WorkflowEventHook("quick"))
+            assert quick.result(timeout=60) is not None
+            assert not slow.done()
+        finally:
+            answer.set()
+        assert slow.result(timeout=60) is not None
+
+
+def test_no_attribute_of_the_hook_is_computed_under_a_lock_of_its_class() -> None:
+    """So is one of functools.cached_property in Python 3.11, those that the hook inherits among them."""
+    names = [
+        name
+        for name in dir(WorkflowEventHook)
+        if isinstance(getattr(WorkflowEventHook, name), cached_property)
+    ]
+    assert names == []
