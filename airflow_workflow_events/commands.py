@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
+from airflow_workflow_events.celery_worker import relay_beside_workers
+
 if TYPE_CHECKING:
     from airflow_workflow_events.outbox.store import Outbox
 
 _DRAIN_SECONDS = 20.0
+_PARENT_CHECK_SECONDS = 1.0
 _EVENT_ID = Arg(  # type: ignore[no-untyped-call]
     ("--event-id",), help="only this event; all parked ones by default"
+)
+_PARENT = Arg(  # type: ignore[no-untyped-call]
+    ("--parent",), type=int, metavar="PID", help="end as soon as this is not the parent process any more"
 )
 _LIMIT = Arg(  # type: ignore[no-untyped-call]
     ("--limit",), type=int, default=100, help="how many at most (default: %(default)s)"
@@ -27,6 +33,7 @@ _LIMIT = Arg(  # type: ignore[no-untyped-call]
 
 def get_cli_commands() -> list[GroupCommand]:
     """Return the commands, for Airflow's ``cli`` entry of a provider."""
+    relay_beside_workers()
     return [
         GroupCommand(
             name="workflow-events",
@@ -36,7 +43,7 @@ def get_cli_commands() -> list[GroupCommand]:
                     name="relay",
                     help="Deliver events from the outbox until stopped",
                     func=relay,
-                    args=(),
+                    args=(_PARENT,),
                 ),
                 ActionCommand(
                     name="outbox",
@@ -64,7 +71,7 @@ def get_cli_commands() -> list[GroupCommand]:
     ]
 
 
-def relay(_args: Namespace) -> None:
+def relay(args: Namespace) -> None:
     """Deliver events from the outbox until SIGTERM or SIGINT, then for at most 20 seconds."""
     from airflow_workflow_events.relaying import run_relay
 
@@ -73,10 +80,19 @@ def relay(_args: Namespace) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    if args.parent is not None:
+        threading.Thread(target=_stop_without, args=(args.parent, stop), daemon=True).start()
     outbox = _outbox()
     print(f"relaying from {outbox.database.name}", flush=True)
     if not run_relay(outbox, stop, _DRAIN_SECONDS):
         raise SystemExit("the relay did not end in time; what it had claimed is claimed again by others")
+
+
+def _stop_without(parent: int, stop: threading.Event) -> None:
+    # A parent that is killed cannot say so, and no system call that all systems have waits for its end.
+    while os.getppid() == parent and not stop.wait(_PARENT_CHECK_SECONDS):
+        pass
+    stop.set()
 
 
 def show_outbox(_args: Namespace) -> None:

@@ -16,10 +16,11 @@ from functools import lru_cache
 from time import monotonic, perf_counter
 from typing import Any
 
-from airflow.providers.common.compat.sdk import hookimpl
+from airflow.providers.common.compat.sdk import conf, hookimpl
 
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
+from airflow_workflow_events.executors import advice_on_outbox
 from airflow_workflow_events.lifecycle import lifecycle_event
 from airflow_workflow_events.lifecycle.choice import Choice
 from airflow_workflow_events.lifecycle.reading import enum_value, get, text_or_none
@@ -45,6 +46,7 @@ def on_starting(component: object) -> None:
     """Start the relay's thread in a scheduler, a DAG processor or a triggerer."""
     if _is_job(component):
         _guarded("on_starting", _start_relay)
+        _guarded("on_starting", _advise)
 
 
 @hookimpl
@@ -99,6 +101,11 @@ def on_task_instance_failed(task_instance: object, error: object) -> None:
 def on_task_instance_skipped(task_instance: object) -> None:
     """Publish ``task.skipped``."""
     _guarded("on_task_instance_skipped", lambda: _task_changed(EventType.TASK_SKIPPED, task_instance))
+
+
+def _advise() -> None:
+    if advice := advice_on_outbox(conf.get("core", "executor"), _settings().outbox_url):
+        log.warning("%s", advice)
 
 
 def _guarded(hook: str, work: Callable[[], object]) -> None:
