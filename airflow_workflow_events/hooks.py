@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, mask_secret
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, WorkflowEventsError
 from airflow_workflow_events.forks import unlocked_cached_property
 from airflow_workflow_events.provider_info import CONNECTION_TYPE, DEFAULT_CONNECTION, UI_FIELD_BEHAVIOUR
-from airflow_workflow_events.settings import Settings
+from airflow_workflow_events.settings import Settings, default_conn_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -55,7 +55,8 @@ class WorkflowEventHook(KafkaBaseHook):
     callbacks work as they do there. Takes a connection of type ``workflow_events``, or a stock ``kafka`` one.
 
     Args:
-        workflow_events_conn_id: the connection. Default ``"workflow_events_default"``.
+        workflow_events_conn_id: the connection. Default ``None``: ``[workflow_events] conn_id``, which is
+            ``"workflow_events_default"`` unless it is set.
     """
 
     conn_name_attr = "workflow_events_conn_id"
@@ -63,9 +64,10 @@ class WorkflowEventHook(KafkaBaseHook):
     conn_type = CONNECTION_TYPE
     hook_name = "Workflow Events (Kafka)"
 
-    def __init__(self, workflow_events_conn_id: str = DEFAULT_CONNECTION) -> None:
-        super().__init__(kafka_config_id=workflow_events_conn_id)  # type: ignore[no-untyped-call]
-        self.workflow_events_conn_id = workflow_events_conn_id
+    def __init__(self, workflow_events_conn_id: str | None = None) -> None:
+        conn_id = workflow_events_conn_id or default_conn_id()
+        super().__init__(kafka_config_id=conn_id)  # type: ignore[no-untyped-call]
+        self.workflow_events_conn_id = conn_id
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from airflow_workflow_events.errors import ConfigurationError, KafkaError
 from airflow_workflow_events.events.model import EventType, check_event_type
 from airflow_workflow_events.lifecycle import published_event
 from airflow_workflow_events.lifecycle.reading import text_or_none
-from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
 from airflow_workflow_events.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         workflow_run_id: Default: the run's id. Templated.
         topic: where to. Default: the connection's topic. Templated.
         environment: Default: the connection's, or ``[workflow_events] environment``. Templated.
-        workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``. Templated.
+        workflow_events_conn_id: the connection. Default ``None``: ``[workflow_events] conn_id``. Templated.
         timeout: how long to wait for the broker's confirmation, in seconds or as a ``timedelta``. Default
             ``None``: the connection's delivery timeout.
         on_failure: what a delivery that fails or times out means. ``"fail"``, the default, fails the task.
@@ -81,7 +80,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         workflow_run_id: str | None = None,
         topic: str | None = None,
         environment: str | None = None,
-        workflow_events_conn_id: str = DEFAULT_CONNECTION,
+        workflow_events_conn_id: str | None = None,
         timeout: float | timedelta | None = None,
         on_failure: Literal["fail", "outbox"] = "fail",
         **kwargs: Any,
@@ -113,7 +112,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         from airflow_workflow_events.kafka.reports import DeliveryReport
 
         # A DAG that renders templates as native objects makes a number of "{{ ds_nodash }}".
-        hook = WorkflowEventHook(str(self.workflow_events_conn_id))
+        hook = WorkflowEventHook(text_or_none(self.workflow_events_conn_id))
         settings = Settings.load()
         if self.on_failure == "outbox" and settings.outbox_url is None:
             raise ConfigurationError("on_failure='outbox' needs an outbox: set [workflow_events] outbox_url")
@@ -131,7 +130,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         try:
             report = self._deliver(hook, event)
         except KafkaError as error:
-            if not (self.on_failure == "outbox" and self._accepted(event, settings, error)):
+            if not (self.on_failure == "outbox" and self._accepted(hook, event, settings, error)):
                 raise
             report = DeliveryReport(event.event_id, text_or_none(self.topic) or hook.topic)
         else:
@@ -155,11 +154,13 @@ class PublishWorkflowEventOperator(BaseOperator):
             raise report.error
         return report
 
-    def _accepted(self, event: WorkflowEvent, settings: Settings, error: KafkaError) -> bool:
+    def _accepted(
+        self, hook: WorkflowEventHook, event: WorkflowEvent, settings: Settings, error: KafkaError
+    ) -> bool:
         from airflow_workflow_events.relaying import HandOver, outbox_of, route_to
 
         outbox = outbox_of(settings)
-        route = route_to(settings, str(self.workflow_events_conn_id), text_or_none(self.topic))
+        route = route_to(settings, hook.workflow_events_conn_id, text_or_none(self.topic))
         if outbox is None or not HandOver(outbox, "operator").accept(
             event, route, environment_is_default=False
         ):

@@ -210,7 +210,8 @@ def _option(
 
 OPTIONS: dict[str, Any] = {
     "conn_id": _option(
-        "Connection that callbacks and notifiers publish through, unless they name one.",
+        "Connection of operators, sensors, triggers, hooks, callbacks, notifiers and the listener where none "
+        "is named.",
         "string",
         DEFAULT_CONNECTION,
         "kafka_events",

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_workflow_events.errors import ConfigurationError, KafkaError
 from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType
-from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
+from airflow_workflow_events.lifecycle.reading import text_or_none
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -63,7 +63,7 @@ class WorkflowEventSensor(BaseSensorOperator):
             has triggered, when it was due (its ``run_after``, which clearing does not change); for any other
             its start, as it may be about a past long before it. Templated.
         topic: the topic. Default: the connection's. Templated.
-        workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``. Templated.
+        workflow_events_conn_id: the connection. Default ``None``: ``[workflow_events] conn_id``. Templated.
         deferrable: whether to wait in the triggerer. Default: ``True``. Otherwise ``mode`` decides: with
             ``"poke"`` (Airflow's default) the task holds a worker slot and a consumer of its own until the
             event comes, and goes on within milliseconds; with ``"reschedule"`` it reads the topic from
@@ -111,7 +111,7 @@ class WorkflowEventSensor(BaseSensorOperator):
         fail_on: Names = None,
         since: dt.datetime | dt.timedelta | str | None = None,
         topic: str | None = None,
-        workflow_events_conn_id: str = DEFAULT_CONNECTION,
+        workflow_events_conn_id: str | None = None,
         deferrable: bool = True,
         end_from_trigger: bool = False,
         **kwargs: Any,
@@ -142,7 +142,9 @@ class WorkflowEventSensor(BaseSensorOperator):
         self.topic = topic
         self.workflow_events_conn_id = workflow_events_conn_id
         self.deferrable = deferrable
-        self.end_from_trigger = end_from_trigger
+        # Not under its public name: Airflow refuses a DAG with a task that has an attribute
+        # ``end_from_trigger`` as soon as any listener is registered (airflow.dag_processing.dagbag).
+        self._end_from_trigger = end_from_trigger
         self._deadline = 0.0  # on the clock of the process that executes it
 
     def execute(self, context: Context) -> Any:
@@ -232,9 +234,9 @@ class WorkflowEventSensor(BaseSensorOperator):
             fail_on=_names(self.fail_on),
             topic=self._rendered("topic"),
             start_from=self._since(context).isoformat(),
-            workflow_events_conn_id=str(self.workflow_events_conn_id),
+            workflow_events_conn_id=text_or_none(self.workflow_events_conn_id),
             once=True,
-            end_from_trigger=self.end_from_trigger,
+            end_from_trigger=self._end_from_trigger,
             until=(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.timeout)).isoformat(),
         )
 

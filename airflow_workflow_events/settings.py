@@ -22,7 +22,7 @@ class Settings:
     """The options of ``[workflow_events]``; see provider info for what each means.
 
     Attributes:
-        conn_id: connection of callbacks and notifiers.
+        conn_id: the connection where nobody names one.
         topic: the topic where nobody names one.
         environment: ``metadata.environment`` where nobody names one.
         source_instance: this deployment's name, if it has one.
@@ -71,6 +71,11 @@ class Settings:
             ),
             base_url=(conf.get("api", "base_url", fallback=None) or "").rstrip("/") or None,
         )
+
+
+def default_conn_id() -> str:
+    """Return ``[workflow_events] conn_id``, the connection of whoever names none."""
+    return _required("conn_id")
 
 
 def _text(name: str) -> str | None:

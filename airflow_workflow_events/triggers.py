@@ -21,6 +21,7 @@ from airflow_workflow_events.events.filters import EventFilter, Names, failure_f
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.kafka.config import check_group_id, check_topic
 from airflow_workflow_events.provider_info import DEFAULT_CONNECTION
+from airflow_workflow_events.settings import Settings, default_conn_id
 from airflow_workflow_events.storable import storable
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class WorkflowEventTrigger(BaseEventTrigger):
             moment in ISO 8601 with a time zone.
         group_id: the consumer group in which an asset's position is kept; each watcher needs its own.
             Default: one derived from these parameters and ``[workflow_events] source_instance``.
-        workflow_events_conn_id: the connection. Default: ``"workflow_events_default"``.
+        workflow_events_conn_id: the connection. Default ``None``: ``[workflow_events] conn_id``, read where
+            the trigger runs.
         once: fire once and end, as sensors need it. Default ``False``.
         end_from_trigger: with ``once``, have Airflow end the task without starting it again, where what came
             is no failure. Default ``False``.
@@ -90,7 +92,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
         topic: str | None = None,
         start_from: str = "latest",
         group_id: str | None = None,
-        workflow_events_conn_id: str = DEFAULT_CONNECTION,
+        workflow_events_conn_id: str | None = None,
         once: bool = False,
         end_from_trigger: bool = False,
         until: str | None = None,
@@ -118,7 +120,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
         self.start_from = _check_start(start_from)
         self.topic = topic
         self.group_id = group_id
-        self.workflow_events_conn_id = workflow_events_conn_id
+        self.workflow_events_conn_id = workflow_events_conn_id or default_conn_id()
         self.once = once
         self.end_from_trigger = end_from_trigger
         self.until = until
@@ -128,9 +130,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
             "topic": topic,
             "start_from": None if start_from == "latest" else start_from,
             "group_id": group_id,
-            "workflow_events_conn_id": (
-                None if workflow_events_conn_id == DEFAULT_CONNECTION else workflow_events_conn_id
-            ),
+            "workflow_events_conn_id": workflow_events_conn_id or None,
             "once": once or None,
             "end_from_trigger": end_from_trigger or None,
             "until": until,
@@ -164,10 +164,10 @@ class WorkflowEventTrigger(BaseEventTrigger):
         """The consumer group in which the position is kept."""
         if self.group_id is not None:
             return self.group_id
-        from airflow_workflow_events.settings import Settings
-
-        # Where to begin says nothing about who this is.
+        # Where to begin says nothing about who this is, and naming the usual connection nothing new.
         identity = {name: value for name, value in self._parameters.items() if name != "start_from"}
+        if identity.get("workflow_events_conn_id") == DEFAULT_CONNECTION:
+            del identity["workflow_events_conn_id"]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         return ".".join(filter(None, ("airflow-workflow-events", Settings.load().source_instance, digest)))
 

@@ -28,8 +28,8 @@ class AirflowConnections:
         """Make a connection to the broker, or replace it.
 
         Args:
-            conn_id: its id. Default ``"workflow_events_default"``, which is also made the one that callbacks,
-                notifiers and the listener use.
+            conn_id: its id. Default ``"workflow_events_default"``, which is also made the connection of
+                everything that names none.
             **extra: fields of the connection, e.g. ``topic="orders"`` or ``environment="test"``; names with
                 dots as ``**{"compression.type": "lz4"}``.
 

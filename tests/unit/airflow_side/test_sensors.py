@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import Any, cast
 
 import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.listeners.listener import get_listener_manager
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -19,6 +22,7 @@ from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow_workflow_events import EventType, WorkflowEvent
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.sensors import WorkflowEventSensor
+from airflow_workflow_events.testing.listening import listening
 from airflow_workflow_events.triggers import WorkflowEventTrigger
 from tests.events import make_event
 from tests.unit.airflow_side.contexts import DAG_ID, RUN_ID, STARTED_AT, make_dag, make_run
@@ -265,6 +269,17 @@ def test_a_parameter_that_cannot_be_used_is_named_where_the_dag_is_parsed(
 ) -> None:
     with pytest.raises(ConfigurationError, match=named):
         waiting(**options)
+
+
+def test_a_dag_whose_sensor_ends_in_the_triggerer_is_taken_while_a_listener_is_registered() -> None:
+    dag = make_dag()
+    waiting(dag=dag, end_from_trigger=True)
+    WorkflowEventSensor.partial(task_id="mapped", end_from_trigger=True, dag=dag).expand(workflow_id=["a"])
+    with listening():
+        assert get_listener_manager().has_listeners
+        bag = DagBag(os.devnull)
+        bag.bag_dag(dag)
+    assert DAG_ID in bag.dags
 
 
 def test_what_is_a_template_is_checked_once_it_is_rendered() -> None:
