@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 
 import confluent_kafka
@@ -13,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from airflow_workflow_events import errors
 from airflow_workflow_events.errors import KafkaAuthorizationError
+from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.beginnings import Beginnings, committed_of
 from airflow_workflow_events.kafka.connection import Connection
 from airflow_workflow_events.kafka.consumer_config import METADATA_REFRESH_MS
@@ -258,7 +260,8 @@ class Assignment:
 
     def _partitions_of(self, consumer: confluent_kafka.Consumer, topic: str) -> Iterable[TopicPartition]:
         """Return a topic's partitions, and remember which ones it had when it was first seen."""
-        found = consumer.list_topics(topic, timeout=_METADATA_SECONDS).topics[topic]
+        ask = partial(consumer.list_topics, topic, timeout=_METADATA_SECONDS)
+        found = cooperation.call(ask).topics[topic]
         self.was_accepted = True
         if found.error is None:
             self.beginnings.see(topic, found.partitions)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import confluent_kafka
 from confluent_kafka import KafkaException, Message, TopicPartition
 
+from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.positions import Beginning, Place, StartFrom, place_of, resolve
 
 # Brokers get this long for one answer about offsets.
@@ -102,7 +104,8 @@ def committed_of(
     Raises:
         confluent_kafka.KafkaException: the brokers do not say.
     """
-    answers = consumer.committed(partitions, timeout=_ANSWER_SECONDS) if partitions else []
+    ask = partial(consumer.committed, partitions, timeout=_ANSWER_SECONDS)
+    answers = cooperation.call(ask) if partitions else []
     for one in answers:
         if one.error is not None:
             raise KafkaException(one.error)

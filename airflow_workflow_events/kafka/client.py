@@ -29,6 +29,7 @@ from airflow_workflow_events.errors import (
     ProducerClosedError,
 )
 from airflow_workflow_events.events.codec import KafkaRecord
+from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import without_secrets
 from airflow_workflow_events.kafka.connection import Connection, contained
@@ -327,7 +328,7 @@ class _Guard:
     def poll(self, timeout: float) -> int:
         """Poll for at most ``timeout`` seconds."""
         try:
-            return self._producer.poll(timeout)
+            return cooperation.poll(self._producer.poll, timeout, bool)
         except confluent_kafka.KafkaException as error:
             self._fail(error.args[0])
             return 0
@@ -338,7 +339,7 @@ class _Guard:
     def flush(self, timeout: float) -> int:
         """Flush for at most ``timeout`` seconds."""
         try:
-            return self._producer.flush(timeout)
+            return cooperation.poll(self._producer.flush, timeout, lambda left: not left)
         except confluent_kafka.KafkaException as error:
             self._fail(error.args[0])
             return len(self._producer)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any
 
 import confluent_kafka
 
 from airflow_workflow_events.errors import KafkaConnectionError, KafkaError
+from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import MAX_KINDS, kind_of
 from airflow_workflow_events.kafka.config import without_secrets
 from airflow_workflow_events.kafka.reports import HOPELESS, translate
@@ -98,7 +100,7 @@ class Connection:
         while True:
             remaining = deadline - monotonic()
             try:
-                ask(max(min(remaining, slice_seconds), 0.01))
+                cooperation.call(partial(ask, max(min(remaining, slice_seconds), 0.01)))
             except confluent_kafka.KafkaException:
                 serve()  # the error callback knows the reason
             else:

@@ -23,6 +23,7 @@ from airflow_workflow_events.errors import (
     KafkaConnectionError,
     WorkflowEventsError,
 )
+from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.assignment import ABSENT, FINAL, Assignment, reading_error
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.commits import Commits
@@ -250,7 +251,7 @@ class ConsumerClient:
             if not self._in_group:
                 self._assignment.discover(self._consumer)
             # Poll returns with the first message, whereas consume would wait until it has them all.
-            first = self._consumer.poll(max(remaining, 0))
+            first = cooperation.poll(self._consumer.poll, max(remaining, 0), _is_there)
             if first is not None:
                 found = [first]
                 if size > 1:
@@ -323,7 +324,9 @@ class ConsumerClient:
             return
         self.closed = True
         _open_clients.discard(self)
-        closing = threading.Thread(target=self._consumer.close, name="workflow-events-closing", daemon=True)
+        closing = threading.Thread(
+            target=cooperation.call, args=(self._consumer.close,), name="workflow-events-closing", daemon=True
+        )
         closing.start()
         closing.join(_CLOSE_SECONDS)
         if closing.is_alive():
@@ -396,6 +399,10 @@ class ConsumerClient:
             one for one in self._early if (str(one.topic()), int(one.partition() or 0)) not in gone
         ]
         self._commits.forget(gone)
+
+
+def _is_there(message: Message | None) -> bool:
+    return message is not None
 
 
 def _ignore(*_arguments: object) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import confluent_kafka
 
 from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, text_of
+from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import check_topic, without_secrets
 from airflow_workflow_events.kafka.message_headers import drop_unreadable
@@ -165,7 +166,7 @@ class DeadLetterTopic:
         deadline, warn_at = began + _DELIVERY_TIMEOUT_MS / 1000 + _PAUSE_SECONDS, began + _WARN_AFTER_SECONDS
         while not reports and monotonic() < deadline and not is_stopped():
             try:
-                self._producer.poll(_POLL_SECONDS)
+                cooperation.poll(self._producer.poll, _POLL_SECONDS, bool)
             except confluent_kafka.KafkaException as error:  # a fatal one, which nothing else tells of
                 return self._failed(error.args[0])
             if monotonic() >= warn_at:

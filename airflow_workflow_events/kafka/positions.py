@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from time import monotonic, sleep
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.kafka import cooperation
 
 # A partition's leader moves, or has only just been chosen.
 _MOVING = frozenset(
@@ -189,7 +191,7 @@ def _offsets_at(
 def _answer(
     consumer: confluent_kafka.Consumer, asked: list[TopicPartition], timeout_seconds: float
 ) -> dict[Place, int]:
-    found = consumer.offsets_for_times(asked, timeout=timeout_seconds)
+    found = cooperation.call(partial(consumer.offsets_for_times, asked, timeout=timeout_seconds))
     for one in found:
         if one.error is not None:
             raise KafkaException(one.error)
