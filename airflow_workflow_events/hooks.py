@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from copy import copy
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
 from airflow.providers.common.compat.sdk import AirflowException, mask_secret
 
+from airflow_workflow_events.connection_safety import checked
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, WorkflowEventsError
 from airflow_workflow_events.forks import unlocked_cached_property
 from airflow_workflow_events.provider_info import CONNECTION_TYPE, DEFAULT_CONNECTION, UI_FIELD_BEHAVIOUR
@@ -201,24 +201,45 @@ class WorkflowEventHook(KafkaBaseHook):
         return True, f"Connected to Kafka; events can be published to topic {self.topic}."
 
     def _build_config(self) -> dict[str, Any]:
-        """Let the Kafka provider complete librdkafka's options of the connection: callbacks, cloud tokens."""
-        view = copy(self.connection)
-        view.extra = json.dumps(_librdkafka_options(self.connection))
-        # The parent reads self.get_connection(...).extra_dejson. Answering it here saves a second lookup and
-        # hands it librdkafka's options alone: blanks gone, host and port put in, this hook's fields left out.
-        self.get_connection = lambda conn_id: view  # type: ignore[method-assign] # noqa: ARG005
+        """Return librdkafka's options of the connection, checked, and completed by the Kafka provider."""
+        name = f"connection {self.workflow_events_conn_id!r}"
+        options = _librdkafka_options(self.connection)
+        if not options.get("bootstrap.servers"):
+            raise ConfigurationError(
+                f"{name} names no broker: fill in Broker host and port, or bootstrap.servers in its extra, "
+                'e.g. {"bootstrap.servers": "kafka:9092"}'
+            )
         try:
-            config: dict[str, Any] = super()._build_config()
-        except ValueError as error:
-            if "bootstrap.servers" in str(error):
-                raise ConfigurationError(
-                    f"connection {self.workflow_events_conn_id!r} names no broker: fill in Broker host and "
-                    'port, or bootstrap.servers in its extra, e.g. {"bootstrap.servers": "kafka:9092"}'
-                ) from None
-            # A callback that the Kafka provider's allow-list does not name.
-            raise ConfigurationError(f"connection {self.workflow_events_conn_id!r}: {error}") from None
-        finally:
-            del self.get_connection
+            return _Completion(checked(options)).completed()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}: {error}") from None
+
+
+class _Completion(KafkaBaseHook):
+    """The Kafka provider's own hook on options that are ready: it adds the tokens of cloud services.
+
+    It reads ``self.get_connection(...).extra_dejson``, so it is answered with the options here: checked,
+    callbacks resolved, blanks gone, host and port put in, the other hook's fields left out.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._options = options
+
+    def completed(self) -> dict[str, Any]:
+        """Return the options with what the Kafka provider adds."""
+        if hasattr(KafkaBaseHook, "_build_config"):
+            return dict(self._build_config())
+        # Before 1.15.1 it completes the options on the way to its client. Not by the attribute: before
+        # Python 3.12 a cached_property holds one lock for all hooks of a process.
+        config: dict[str, Any] = KafkaBaseHook.get_conn.func(self)  # type: ignore[attr-defined]
+        return config
+
+    def get_connection(self, conn_id: str) -> Any:  # type: ignore[override] # noqa: ARG002
+        """Answer with the options."""
+        return SimpleNamespace(extra_dejson=self._options)
+
+    def _get_client(self, config: dict[str, Any]) -> dict[str, Any]:
         return config
 
 

@@ -275,6 +275,14 @@ OPTIONS: dict[str, Any] = {
         None,
         "workflow-task-events",
     ),
+    "connection_code_allowlist": _option(
+        "Comma separated values that connections may give options which load or run code: files in "
+        "plugin.library.paths and ssl.engine.location, a command in sasl.kerberos.kinit.cmd. By default such "
+        "options are refused in connections. For callbacks: [apache_kafka] callback_allowlist.",
+        "string",
+        None,
+        "/opt/kafka/libmonitoring-interceptor.so",
+    ),
     "outbox_url": _option(
         "SQLAlchemy URL of an outbox, in SQLite for one host or PostgreSQL for many. With one, callbacks and "
         "notifiers put their events there first, and `airflow workflow-events relay` delivers them. "
