@@ -42,6 +42,13 @@ SECRET_OPTIONS = frozenset(
     }
 )
 
+#: How long a connection may be idle before the client closes it, in milliseconds. Balancers drop idle
+#: connections without telling either side, Azure's after 240 s; the next request on such a connection waits
+#: for socket.timeout.ms, a minute. The metadata is refreshed as often, so that the request for it is not the
+#: one that waits. Source: Azure's "Recommended configurations for Apache Kafka clients".
+MAX_IDLE_MS = 180_000
+IDLE_OPTIONS = {"connections.max.idle.ms": MAX_IDLE_MS, "topic.metadata.refresh.interval.ms": MAX_IDLE_MS}
+
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 _TRUE, _FALSE = frozenset({"true", "t", "1"}), frozenset({"false", "f", "0"})  # rd_kafka_anyconf_set

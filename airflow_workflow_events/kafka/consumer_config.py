@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.kafka.config import (
+    MAX_IDLE_MS,
     broker_addresses,
     check_group_id,
     check_security,
@@ -26,6 +27,7 @@ METADATA_REFRESH_MS = 10_000
 DEFAULTS: dict[str, Any] = {
     # A consumer makes no topics: a name with a typo would become one.
     "allow.auto.create.topics": False,
+    "connections.max.idle.ms": MAX_IDLE_MS,
     "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
     # The broker answers as soon as there is an event; this is how long it holds a request without one.
     "fetch.wait.max.ms": 500,

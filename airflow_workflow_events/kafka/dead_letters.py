@@ -15,7 +15,7 @@ import confluent_kafka
 from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, text_of
 from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
-from airflow_workflow_events.kafka.config import check_topic, without_secrets
+from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_topic, without_secrets
 from airflow_workflow_events.kafka.message_headers import drop_unreadable
 from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topics import connection_options
@@ -63,6 +63,7 @@ class DeadLetterTopic:
     def __init__(self, config: Mapping[str, Any], topic: str, group_id: str | None) -> None:
         self.topic = check_topic(topic)
         self._config = {
+            **IDLE_OPTIONS,
             **connection_options(config),
             "acks": "all",
             "enable.idempotence": True,

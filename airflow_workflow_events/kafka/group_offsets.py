@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, KafkaTimeoutError
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
-from airflow_workflow_events.kafka.config import check_group_id, without_secrets
+from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_group_id, without_secrets
 from airflow_workflow_events.kafka.connection import Connection
 from airflow_workflow_events.kafka.consumer_client import Place
 from airflow_workflow_events.kafka.reports import translate
@@ -113,6 +113,7 @@ class _Client:
         try:
             self._consumer = confluent_kafka.Consumer(
                 {
+                    **IDLE_OPTIONS,
                     **self._config,
                     "group.id": group_id,
                     "session.timeout.ms": int(_COORDINATOR_SECONDS * 1000),

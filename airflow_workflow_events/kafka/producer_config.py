@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.kafka.config import (
+    IDLE_OPTIONS,
     broker_addresses,
     check_security,
     check_types,
@@ -79,6 +80,7 @@ def producer_config(
         # A confirmed publish waits for its batch. librdkafka still batches under load: what arrives while a
         # request is under way leaves together with the next one.
         "linger.ms": 0,
+        **IDLE_OPTIONS,
         **options,
         **own,
     }

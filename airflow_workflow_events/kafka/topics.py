@@ -20,6 +20,7 @@ _CONNECTION_PREFIXES = (
     "security.",
     "socket.",
     "broker.address",
+    "connections.",
     "enable.ssl",
     "enable.sasl",
 )
