@@ -43,7 +43,9 @@ def balancer() -> Iterator[ForgetfulBalancer]:
 
 def pause(balancer: ForgetfulBalancer) -> None:
     """Let every connection be idle until one side has given it up."""
-    await_condition(lambda: balancer.remembers_none, timeout_seconds=60, what="idle connections to be given up")
+    await_condition(
+        lambda: balancer.remembers_none, timeout_seconds=60, what="idle connections to be given up"
+    )
 
 
 def test_a_producer_publishes_at_once_after_a_pause(balancer: ForgetfulBalancer) -> None:
