@@ -48,6 +48,10 @@ def pause(balancer: ForgetfulBalancer) -> None:
     )
 
 
+def await_count(counted: Callable[[], int], count: int, what: str) -> None:
+    await_condition(lambda: counted() >= count, timeout_seconds=60, what=what)
+
+
 def test_a_producer_publishes_at_once_after_a_pause(balancer: ForgetfulBalancer) -> None:
     with WorkflowEventProducer(balancer.bootstrap_servers, topic=TOPIC, config=CLIENT) as producer:
         assert producer.publish_event(make_event())
@@ -90,17 +94,9 @@ def test_the_shared_consumer_reads_on_after_a_pause_of_its_writers(balancer: For
         with WorkflowEventProducer(balancer.bootstrap_servers, topic=TOPIC, config=CLIENT) as producer:
             for count in (1, 2):
                 assert producer.publish_event(make_event(), timeout=PATIENCE_SECONDS)
-                await_condition(
-                    lambda expected=count: len(found) == expected,
-                    timeout_seconds=PATIENCE_SECONDS,
-                    what="the event to be handed out",
-                )
+                await_count(lambda: len(found), count, "events to be handed out")
                 # It asks for events all the time; the connections of its start and the producer's are idle.
-                await_condition(
-                    lambda expected=2 * count: balancer.given_up >= expected,
-                    timeout_seconds=60,
-                    what="idle connections to be given up",
-                )
+                await_count(lambda: balancer.given_up, 2 * count, "idle connections to be given up")
     finally:
         hub.close()
     assert balancer.swallowed_bytes == 0
