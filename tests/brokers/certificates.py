@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DAYS_VALID = "2"
+_DAYS_OF_EXPIRED = "-1"
 
 # A configuration of our own, because what openssl's default one adds differs between distributions.
 _OPENSSL_CONFIG = """\
@@ -23,6 +24,11 @@ basicConstraints = CA:FALSE
 keyUsage = digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName = IP:127.0.0.1, DNS:localhost
+[elsewhere]
+basicConstraints = CA:FALSE
+keyUsage = digitalSignature
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:kafka.elsewhere.example
 [client]
 basicConstraints = CA:FALSE
 keyUsage = digitalSignature
@@ -39,6 +45,12 @@ class Certificates:
     """The server's key, then its certificate, then the authority's: what Kafka calls a PEM key store."""
     client_certificate: Path
     client_key: Path
+    expired_server: Path
+    """A PEM key store whose certificate was valid until yesterday."""
+    misnamed_server: Path
+    """A PEM key store whose certificate is for another host."""
+    expired_client_certificate: Path
+    """For ``client_key``, valid until yesterday."""
 
 
 def make_certificates(directory: Path) -> Certificates:
@@ -55,28 +67,44 @@ def make_certificates(directory: Path) -> Certificates:
     _openssl(directory, *_key_and_request("ca"), "-x509", "-days", _DAYS_VALID, "-extensions", "authority")
     for kind in ("server", "client"):
         _openssl(directory, *_key_and_request(kind))
-        _openssl(
-            directory, "x509", "-req", "-in", f"{kind}.pem", "-out", f"{kind}.pem", "-days", _DAYS_VALID,
-            "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-extfile", "openssl.cnf", "-extensions", kind,
-        )  # fmt: skip
-    store = directory / "server-store.pem"
-    parts = ("server.key", "server.pem", "ca.pem")
-    store.write_text("".join((directory / part).read_text() for part in parts))
+    _sign(directory, "server", "server.pem", "server")
+    _sign(directory, "server", "expired-server.pem", "server", _DAYS_OF_EXPIRED)
+    _sign(directory, "server", "misnamed-server.pem", "elsewhere")
+    _sign(directory, "client", "client.pem", "client")
+    _sign(directory, "client", "expired-client.pem", "client", _DAYS_OF_EXPIRED)
     return Certificates(
         ca=directory / "ca.pem",
-        server_key_and_certificate=store,
+        server_key_and_certificate=_key_store(directory, "server"),
         client_certificate=directory / "client.pem",
         client_key=directory / "client.key",
+        expired_server=_key_store(directory, "expired-server"),
+        misnamed_server=_key_store(directory, "misnamed-server"),
+        expired_client_certificate=directory / "expired-client.pem",
     )
 
 
+def _sign(directory: Path, request: str, certificate: str, usage: str, days: str = _DAYS_VALID) -> None:
+    _openssl(
+        directory, "x509", "-req", "-in", f"{request}.csr", "-out", certificate, "-days", days,
+        "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+        "-extfile", "openssl.cnf", "-extensions", usage,
+    )  # fmt: skip
+
+
+def _key_store(directory: Path, certificate: str) -> Path:
+    store = directory / f"{certificate}-store.pem"
+    parts = ("server.key", f"{certificate}.pem", "ca.pem")
+    store.write_text("".join((directory / part).read_text() for part in parts))
+    return store
+
+
 def _key_and_request(kind: str) -> list[str]:
+    suffix = "pem" if kind == "ca" else "csr"  # the authority signs its own
     # Elliptic curve keys, because making RSA ones takes noticeably longer.
     return [
         "req", "-new", "-config", "openssl.cnf", "-subj", f"/CN=test {kind}",
         "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-keyout", f"{kind}.key", "-out", f"{kind}.pem",
+        "-keyout", f"{kind}.key", "-out", f"{kind}.{suffix}",
     ]  # fmt: skip
 
 

@@ -86,9 +86,7 @@ class KafkaCluster:
         properties = {"auto.create.topics.enable": str(auto_create_topics).lower()}
         if secure:
             self.secure, certificates = secure_listener.make_secure_listener(
-                work_dir.absolute() / "tls",
-                [node.secure_address for node in self._nodes.values()],
-                [node.tls_address for node in self._nodes.values()],
+                work_dir.absolute() / "tls", list(self._nodes.values())
             )
             properties |= secure_listener.broker_properties(self.secure, certificates)
         for node in self._nodes.values():

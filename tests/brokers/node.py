@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOST = "127.0.0.1"
+_PORTS = 6
 
 # For short runs: compiling hard and collecting garbage in parallel do not pay.
 _JVM_FLAGS = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
@@ -43,7 +44,7 @@ logger.settings.level = warn
 
 @dataclass(frozen=True)
 class Node:
-    """A broker and controller in one process; its four ports are on 127.0.0.1."""
+    """A broker and controller in one process; its ports are on 127.0.0.1."""
 
     id: int
     directory: Path
@@ -51,6 +52,8 @@ class Node:
     controller_port: int
     secure_port: int
     tls_port: int
+    expired_port: int
+    misnamed_port: int
 
     @property
     def address(self) -> str:
@@ -66,6 +69,16 @@ class Node:
     def tls_address(self) -> str:
         """``host:port`` of the SSL listener."""
         return f"{HOST}:{self.tls_port}"
+
+    @property
+    def expired_address(self) -> str:
+        """``host:port`` of the TLS listener whose certificate has expired."""
+        return f"{HOST}:{self.expired_port}"
+
+    @property
+    def misnamed_address(self) -> str:
+        """``host:port`` of the TLS listener whose certificate is for another host."""
+        return f"{HOST}:{self.misnamed_port}"
 
     def write_configuration(self, properties: Mapping[str, str]) -> None:
         """Write the files that both commands read."""
@@ -120,9 +133,11 @@ class Node:
 
 def make_nodes(work_dir: Path, count: int) -> dict[int, Node]:
     """Nodes numbered from 1, with ports that are free now."""
-    ports = _free_ports(4 * count)
+    ports = _free_ports(_PORTS * count)
     return {
-        number: Node(number, work_dir / f"broker-{number}", *ports[4 * number - 4 : 4 * number])
+        number: Node(
+            number, work_dir / f"broker-{number}", *ports[_PORTS * (number - 1) : _PORTS * number]
+        )
         for number in range(1, count + 1)
     }
 
@@ -134,7 +149,10 @@ def node_properties(node: Node, nodes: Mapping[int, Node], *, secure: bool) -> d
     in_sync = "2" if count >= 3 else "1"
     listeners = f"PLAINTEXT://{node.address},CONTROLLER://{HOST}:{node.controller_port}"
     if secure:
-        listeners += f",SASL_SSL://{node.secure_address},SSL://{node.tls_address}"
+        listeners += (
+            f",SASL_SSL://{node.secure_address},SSL://{node.tls_address}"
+            f",EXPIRED://{node.expired_address},MISNAMED://{node.misnamed_address}"
+        )
     voters = ",".join(f"{other.id}@{HOST}:{other.controller_port}" for other in nodes.values())
     properties = {
         "process.roles": "broker,controller",
@@ -142,7 +160,8 @@ def node_properties(node: Node, nodes: Mapping[int, Node], *, secure: bool) -> d
         "log.dirs": str(node.directory / "data"),
         "listeners": listeners,
         "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL"
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,"
+            "EXPIRED:SSL,MISNAMED:SSL"
         ),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",

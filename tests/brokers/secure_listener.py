@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: TID253
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -16,6 +18,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: TID25
 )
 
 from tests.brokers.certificates import Certificates, make_certificates
+from tests.brokers.node import Node
+from tests.waiting import await_condition
 
 TOPIC_PREFIX = "events-"
 """The users' permissions are for topics whose names begin with this."""
@@ -56,6 +60,12 @@ class SecureListener:
     """Path of a client certificate, PEM."""
     client_key_location: str
     """Path of that certificate's key, PEM, not encrypted."""
+    expired_client_certificate_location: str
+    """Path of a client certificate for the same key that was valid until yesterday."""
+    expired_servers: str
+    """Comma-separated ``host:port`` of TLS listeners whose certificate was valid until yesterday."""
+    misnamed_servers: str
+    """Comma-separated ``host:port`` of TLS listeners whose certificate is for another host."""
 
     def client_settings(self, user: str, mechanism: str = "SCRAM-SHA-512") -> dict[str, str]:
         """Settings for a confluent_kafka client that logs in as ``user``, without a client certificate.
@@ -78,24 +88,19 @@ class SecureListener:
         return settings | {"sasl.username": user, "sasl.password": self.users[user]}
 
 
-def make_secure_listener(
-    directory: Path, addresses: list[str], tls_addresses: list[str]
-) -> tuple[SecureListener, Certificates]:
-    """Make certificates in ``directory`` and passwords for listeners at these ``host:port``s.
-
-    Args:
-        directory: where the certificates go.
-        addresses: of the SASL_SSL listener.
-        tls_addresses: of the SSL listener.
-    """
+def make_secure_listener(directory: Path, nodes: Sequence[Node]) -> tuple[SecureListener, Certificates]:
+    """Make certificates in ``directory``, and passwords for the listeners of these nodes."""
     certificates = make_certificates(directory)
     listener = SecureListener(
-        bootstrap_servers=",".join(addresses),
-        mutual_tls_servers=",".join(tls_addresses),
+        bootstrap_servers=",".join(node.secure_address for node in nodes),
+        mutual_tls_servers=",".join(node.tls_address for node in nodes),
         ca_location=str(certificates.ca),
         users={user: secrets.token_hex(16) for user in ("writer", "reader", "nobody")},
         client_certificate_location=str(certificates.client_certificate),
         client_key_location=str(certificates.client_key),
+        expired_client_certificate_location=str(certificates.expired_client_certificate),
+        expired_servers=",".join(node.expired_address for node in nodes),
+        misnamed_servers=",".join(node.misnamed_address for node in nodes),
     )
     return listener, certificates
 
@@ -104,13 +109,20 @@ def broker_properties(listener: SecureListener, certificates: Certificates) -> d
     """The broker's settings for the listeners ``SASL_SSL`` and ``SSL``, and for authorisation."""
     plain_users = " ".join(f'user_{user}="{password}"' for user, password in listener.users.items())
     stores = {
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(certificates.server_key_and_certificate),
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(certificates.ca),
+        _PREFIX: certificates.server_key_and_certificate,
+        _TLS_PREFIX: certificates.server_key_and_certificate,
+        "listener.name.expired": certificates.expired_server,
+        "listener.name.misnamed": certificates.misnamed_server,
     }
     properties = {
-        f"{prefix}.{name}": value for prefix in (_PREFIX, _TLS_PREFIX) for name, value in stores.items()
+        f"{prefix}.{name}": value
+        for prefix, store in stores.items()
+        for name, value in {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(store),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(certificates.ca),
+        }.items()
     } | {
         f"{_TLS_PREFIX}.ssl.client.auth": "required",
         # With the listener's prefix, because Kafka ignores the bare setting on SASL_SSL listeners.
@@ -163,6 +175,37 @@ def create_acls(admin: AdminClient) -> None:
     ]
     for future in admin.create_acls(grants, request_timeout=30).values():
         future.result()
+
+
+def grant(open_servers: str, user: str, *grants: str) -> None:
+    """Grant a user permissions, and wait until a broker knows of them.
+
+    Args:
+        open_servers: the PLAINTEXT listener of a cluster of one broker.
+        user: the principal's name.
+        grants: each as ``"Write topic events-1"``, ``"Read group reports"``, ``"Read group reports-*"`` or
+            ``"IdempotentWrite cluster kafka-cluster"``; an asterisk at the end makes it a prefix.
+    """
+    admin = AdminClient({"bootstrap.servers": open_servers, "log_level": 0})
+    wanted = [_binding(user, *text.split()) for text in grants]
+    for future in admin.create_acls(wanted, request_timeout=30).values():
+        future.result()
+    everything = AclBindingFilter(
+        ResourceType.ANY, None, ResourcePatternType.ANY, f"User:{user}", None,
+        AclOperation.ANY, AclPermissionType.ANY,
+    )  # fmt: skip
+
+    def known() -> bool:
+        return len(admin.describe_acls(everything, request_timeout=30).result()) >= len(wanted)
+
+    await_condition(known, timeout_seconds=30, what=f"the grants of {user}")
+
+
+def _binding(user: str, operation: str, kind: str, name: str) -> AclBinding:
+    kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "cluster": ResourceType.BROKER}
+    code = "".join(f"_{letter}" if letter.isupper() else letter for letter in operation).strip("_").upper()
+    pattern = ResourcePatternType.PREFIXED if name.endswith("*") else ResourcePatternType.LITERAL
+    return _grants(user, kinds[kind], name.removesuffix("*"), pattern, code)[0]
 
 
 def _grants(
