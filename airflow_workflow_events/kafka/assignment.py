@@ -13,7 +13,6 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from airflow_workflow_events import errors
-from airflow_workflow_events.errors import KafkaAuthorizationError
 from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.beginnings import Beginnings, committed_of
 from airflow_workflow_events.kafka.connection import Connection
@@ -43,7 +42,6 @@ FINAL = frozenset(
 )
 #: The topic is not there, or not yet.
 ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001 - its public name
-_FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
 class Assignment:
@@ -74,8 +72,6 @@ class Assignment:
         self.beginnings = Beginnings(start)
         self.moves: Counter[Place] = Counter()
         """How often each partition was taken away: what was fetched of it before is delivered again."""
-        self.was_accepted = False
-        """Whether the brokers have taken the consumer's credentials."""
         self._topics = topics
         self._connection = connection
         self._patience_seconds = patience_seconds
@@ -129,7 +125,8 @@ class Assignment:
                 f"the brokers do not say where to begin: {self._connection.safe_text(error.args[0])}"
             )
             return
-        self._has_joined = self.was_accepted = True
+        self._has_joined = True
+        self._connection.accept()
         self.beginnings.begin(added)
         if added:
             consumer.incremental_assign([one.partition for one in added])
@@ -153,7 +150,7 @@ class Assignment:
     def miss(self, topic: str) -> None:
         """Take note that a topic does not exist: all of it will be new."""
         self.beginnings.see(topic)
-        self.was_accepted = True
+        self._connection.accept()
         if all(map(self.beginnings.was_absent, self._topics)):
             self._has_joined = True  # a group shares nothing out as long as there is no topic
         self._warn_of_absence(topic)
@@ -197,14 +194,17 @@ class Assignment:
                 break
             except KafkaException as error:
                 if error.args[0].code() in FINAL:
-                    raise reading_error(error.args[0], self._connection) from None
+                    raise reading_error(
+                        error.args[0], self._connection, topic=", ".join(self._topics)
+                    ) from None
                 text = self._connection.safe_text(error.args[0])
                 self._connection.warn(f"the brokers do not say where the group left off: {text}")
             # Nothing is read meanwhile, so there is nothing to lose by waiting for a broker to come back.
             if self._wait(_ASK_AGAIN_SECONDS):
                 consumer.unassign()
                 return
-        self._has_joined = self.was_accepted = True
+        self._has_joined = True
+        self._connection.accept()
         found = committed + [one.partition for one in fresh]
         self.beginnings.begin(fresh)
         (consumer.incremental_assign if self._incremental else consumer.assign)(found)
@@ -262,12 +262,12 @@ class Assignment:
         """Return a topic's partitions, and remember which ones it had when it was first seen."""
         ask = partial(consumer.list_topics, topic, timeout=_METADATA_SECONDS)
         found = cooperation.call(ask).topics[topic]
-        self.was_accepted = True
+        self._connection.accept()
         if found.error is None:
             self.beginnings.see(topic, found.partitions)
             return [TopicPartition(topic, partition) for partition in sorted(found.partitions)]
         if found.error.code() in FINAL:
-            raise reading_error(found.error, self._connection)
+            raise reading_error(found.error, self._connection, topic)
         if found.error.code() not in ABSENT:
             raise KafkaException(found.error)
         self.beginnings.see(topic)
@@ -276,13 +276,7 @@ class Assignment:
         return []
 
 
-def reading_error(error: KafkaError, connection: Connection) -> errors.KafkaError:
-    """Return librdkafka's error as one of this package's, with advice for whoever reads."""
+def reading_error(error: KafkaError, connection: Connection, topic: str | None = None) -> errors.KafkaError:
+    """Return librdkafka's error as one of this package's, with advice for whoever reads ``topic``."""
     text = connection.safe_text(error)
-    if error.code() in _FORBIDDEN:
-        return KafkaAuthorizationError(
-            f"{error.name()}: {text} (grant the principal Read and Describe on the topic, and in a group "
-            "Read on the group)",
-            name=error.name(),
-        )
-    return translate(error, text)
+    return translate(error, text, topic=topic, group=connection.group_id, reads=True)

@@ -22,7 +22,6 @@ from typing import Any
 import confluent_kafka
 
 from airflow_workflow_events.errors import (
-    ConfigurationError,
     KafkaError,
     KafkaQueueFullError,
     KafkaTimeoutError,
@@ -30,9 +29,7 @@ from airflow_workflow_events.errors import (
 )
 from airflow_workflow_events.events.codec import KafkaRecord
 from airflow_workflow_events.kafka import cooperation
-from airflow_workflow_events.kafka.client_log import CLIENT_LOG
-from airflow_workflow_events.kafka.config import without_secrets
-from airflow_workflow_events.kafka.connection import Connection, contained
+from airflow_workflow_events.kafka.connection import Connection, contained, refused_configuration
 from airflow_workflow_events.kafka.pending import Reporter
 from airflow_workflow_events.kafka.polling import Poller, Waitable
 
@@ -48,6 +45,9 @@ _PURGE_SECONDS = 5.0
 # librdkafka reports an event within its delivery timeout; a report that a signal handler lost never comes.
 _GRACE_SECONDS = 5.0
 _USER_CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb"})
+# Errors are told by polling. Those told after so long a pause, in seconds, may be old. Proving the connection
+# polls every four seconds at least.
+_LONG_AGO_SECONDS = 6.0
 _ANY_PARTITION = -1  # RD_KAFKA_PARTITION_UA: by the key
 
 
@@ -141,7 +141,7 @@ class ProducerClient:
             if error.args[0].name() == "_FATAL":  # and perhaps nobody polled, and so heard why
                 self._guard.failed = True
                 self._poller.serve(0)
-            raise self.reporter.error(error.args[0]) from None
+            raise self.reporter.error(error.args[0], topic) from None
         except TypeError:
             raise _interrupted() from None
 
@@ -278,19 +278,15 @@ class ProducerClient:
         try:
             self._producer = confluent_kafka.Producer(
                 {**self.config, **callbacks, "error_cb": on_error},
-                logger=CLIENT_LOG,
+                logger=self._connection.log,
             )
         except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
-            cause = error.args[0] if error.args else error
-            text = cause.str() if isinstance(cause, confluent_kafka.KafkaError) else str(cause)
-            raise ConfigurationError(
-                f"librdkafka refuses the configuration: {without_secrets(text, self.config)}"
-            ) from None
+            raise refused_configuration(error, self.config) from None
         self._gate = threading.Lock()
         self.reporter = Reporter(self.config, self._failure_log_level)
-        self._guard = _Guard(self._producer, self.reporter)
+        self._guard = _Guard(self._producer, self.reporter, self._connection)
         self._poller = Poller(self._guard, self.reporter.unwaited)
-        self._connection.forget()
+        self._connection.renew()
         self._stale = False
         self.closed = False
         _open_clients.add(self)
@@ -310,28 +306,39 @@ class ProducerClient:
 
 
 class _Guard:
-    """Polls a librdkafka producer, and remembers a fatal error, which polling raises once.
+    """Polls a librdkafka producer, and gives up what cannot be sent as soon as that is known.
 
     The broker and an idempotent producer may come to disagree about what was written, or the broker may
-    refuse it idempotence. librdkafka then takes and sends nothing any more.
+    refuse it idempotence. librdkafka then takes and sends nothing any more: a fatal error, which polling
+    raises once. Where every broker refuses the client, librdkafka goes on trying until each event's time is
+    up.
 
     Args:
         producer: the producer.
         reporter: is told the error.
+        connection: knows whether the brokers take the client.
     """
 
-    def __init__(self, producer: confluent_kafka.Producer, reporter: Reporter) -> None:
+    def __init__(
+        self, producer: confluent_kafka.Producer, reporter: Reporter, connection: Connection
+    ) -> None:
         self._producer = producer
         self._reporter = reporter
+        self._connection = connection
+        self._polled_at = monotonic()
         self.failed = False
 
     def poll(self, timeout: float) -> int:
         """Poll for at most ``timeout`` seconds."""
+        if monotonic() - self._polled_at > _LONG_AGO_SECONDS:
+            self._catch_up()
         try:
             return cooperation.poll(self._producer.poll, timeout, bool)
         except confluent_kafka.KafkaException as error:
             self._fail(error.args[0])
             return 0
+        finally:
+            self._look_at_connection()
 
     def __len__(self) -> int:
         return len(self._producer)
@@ -343,6 +350,27 @@ class _Guard:
         except confluent_kafka.KafkaException as error:
             self._fail(error.args[0])
             return len(self._producer)
+        finally:
+            self._look_at_connection()
+
+    def _catch_up(self) -> None:
+        """Pass over what was wrong while nobody looked: it may have been put right since."""
+        try:
+            self._producer.poll(0)
+        except confluent_kafka.KafkaException as error:
+            self._fail(error.args[0])
+        self._connection.forget()
+
+    def _look_at_connection(self) -> None:
+        self._polled_at = monotonic()
+        if self._reporter.has_delivered:
+            self._reporter.has_delivered = False
+            self._reporter.refusal = None
+            self._connection.accept()
+        if self._connection.is_troubled and (refusal := self._connection.final_refusal()) is not None:
+            self._reporter.refusal = refusal
+            # In flight is nothing that waits for its first connection.
+            self._producer.purge(in_flight=self._connection.was_accepted, blocking=False)
 
     def _fail(self, error: confluent_kafka.KafkaError) -> None:
         log.error("the Kafka client failed and is replaced: %s", self._reporter.safe_text(error))

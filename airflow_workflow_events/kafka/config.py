@@ -51,6 +51,8 @@ IDLE_OPTIONS = {"connections.max.idle.ms": MAX_IDLE_MS, "topic.metadata.refresh.
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
+_MAX_TEXT = 600  # of what librdkafka, a broker or a user's callback says, in characters
+
 _TRUE, _FALSE = frozenset({"true", "t", "1"}), frozenset({"false", "f", "0"})  # rd_kafka_anyconf_set
 _OBJECTS = frozenset({"logger", "default.topic.config"})  # confluent-kafka's own, neither text nor callable
 _LEGAL_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
@@ -127,6 +129,12 @@ def without_secrets(text: str, config: Mapping[str, Any]) -> str:
         if secret:
             text = text.replace(secret, "***")
     return text
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as one line of bounded length without control characters: others have written it."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_TEXT]).split())
+    return line if len(line) <= _MAX_TEXT else f"{line[:_MAX_TEXT]}..."
 
 
 def own_options(config: object) -> dict[str, Any]:
@@ -213,6 +221,19 @@ def is_true(config: Mapping[str, Any], name: str) -> bool:
     return text in _TRUE
 
 
+def _check_client_certificate(config: Mapping[str, Any]) -> None:
+    has_key = any(config.get(name) for name in ("ssl.key.location", "ssl.key.pem"))
+    has_certificate = any(config.get(name) for name in ("ssl.certificate.location", "ssl.certificate.pem"))
+    if has_certificate and not has_key:
+        raise ConfigurationError(
+            "a client certificate is configured without its key, and would not be shown: set ssl.key.location"
+        )
+    if has_key and not has_certificate:
+        raise ConfigurationError(
+            "a key is configured without its client certificate: set ssl.certificate.location"
+        )
+
+
 def check_security(config: Mapping[str, Any]) -> None:
     """Raise :class:`ConfigurationError` where login or certificates are incomplete or would be ignored."""
     protocol = str(config.get("security.protocol", "PLAINTEXT")).upper()
@@ -230,6 +251,7 @@ def check_security(config: Mapping[str, Any]) -> None:
         value is not None and name.startswith("ssl.") and name.endswith((".location", ".pem"))
         for name, value in config.items()
     )
+    _check_client_certificate(config)
     if has_certificates and not protocol.endswith("SSL"):
         raise ConfigurationError(
             f"TLS files are configured but security_protocol is {protocol}, which would ignore them: "

@@ -18,17 +18,14 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from airflow_workflow_events.errors import (
-    ConfigurationError,
     ConsumerClosedError,
     KafkaConnectionError,
     WorkflowEventsError,
 )
 from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.assignment import ABSENT, FINAL, Assignment, reading_error
-from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.commits import Commits
-from airflow_workflow_events.kafka.config import without_secrets
-from airflow_workflow_events.kafka.connection import Connection, contained
+from airflow_workflow_events.kafka.connection import Connection, contained, refused_configuration
 from airflow_workflow_events.kafka.positions import Place, StartFrom
 
 __all__ = ["ConsumerClient", "Place"]
@@ -93,7 +90,7 @@ class ConsumerClient:
         try:
             self._consumer = confluent_kafka.Consumer(
                 {**config, **self._callbacks(config)},
-                logger=CLIENT_LOG,
+                logger=self.connection.log,
             )
             if in_group:
                 self._consumer.subscribe(
@@ -103,11 +100,7 @@ class ConsumerClient:
                     on_lost=self._assignment.on_lost,
                 )
         except (KafkaException, ValueError, TypeError) as error:
-            cause = error.args[0] if error.args else error
-            text = cause.str() if isinstance(cause, KafkaError) else str(cause)
-            raise ConfigurationError(
-                f"librdkafka refuses the configuration: {without_secrets(text, config)}"
-            ) from None
+            raise refused_configuration(error, config) from None
         _open_clients.add(self)
 
     def check_connection(self, timeout: float) -> None:
@@ -122,7 +115,6 @@ class ConsumerClient:
         # To ask for the cluster's id connects to no broker, but waits for what librdkafka does each second.
         ask = partial(self._consumer.list_topics, self._topics[0])
         self.connection.prove(lambda seconds: ask(timeout=seconds), self.serve, timeout)
-        self._assignment.was_accepted = True
         if self._in_group:
             self._assignment.look(self._consumer)
         else:
@@ -149,7 +141,7 @@ class ConsumerClient:
         Raises:
             KafkaConnectionError: none has.
         """
-        if not self._assignment.was_accepted:
+        if not self.connection.was_accepted:
             raise KafkaConnectionError(self.connection.absence(seconds))
 
     def stop(self) -> None:
@@ -267,10 +259,10 @@ class ConsumerClient:
         return []
 
     def _check_refusal(self) -> None:
-        refusal = self.connection.refusal()
+        refusal = self.connection.refusal() if self.connection.is_troubled else None
         if refusal is None:
             return
-        if not self._assignment.was_accepted:
+        if not self.connection.was_accepted:
             raise refusal
         self.connection.warn(f"the broker refuses the credentials that it took before: {refusal}")
 
@@ -367,15 +359,18 @@ class ConsumerClient:
         if len(messages) < len(found):
             for message in found:
                 if (error := message.error()) is not None:
-                    self._meet(error, str(message.topic()))
+                    self._meet(error, message.topic() or ", ".join(self._topics))
         if beginnings.looks_at_age:
             messages = [message for message in messages if not beginnings.is_old(message)]
         return messages
 
     def _meet(self, error: KafkaError, topic: str) -> None:
         code = error.code()
+        if code == KafkaError.GROUP_AUTHORIZATION_FAILED and not self._in_group:
+            # librdkafka looks for the coordinator of the group that it wants named; nobody needs it.
+            return
         if error.fatal() or code in FINAL:
-            raise reading_error(error, self.connection)
+            raise reading_error(error, self.connection, topic)
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
             return
         if code in ABSENT:

@@ -14,10 +14,9 @@ import confluent_kafka
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException, TopicPartition
 
-from airflow_workflow_events.errors import ConfigurationError, KafkaError, KafkaTimeoutError
-from airflow_workflow_events.kafka.client_log import CLIENT_LOG
-from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_group_id, without_secrets
-from airflow_workflow_events.kafka.connection import Connection
+from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError
+from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_group_id
+from airflow_workflow_events.kafka.connection import Connection, refused_configuration
 from airflow_workflow_events.kafka.consumer_client import Place
 from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topics import connection_options
@@ -121,14 +120,10 @@ class _Client:
                     "error_cb": note,
                     "on_commit": lambda error, partitions: answers.append((error, partitions)),
                 },
-                logger=CLIENT_LOG,
+                logger=self._connection.log,
             )
         except (KafkaException, ValueError, TypeError) as error:
-            cause = error.args[0] if error.args else error
-            text = cause.str() if isinstance(cause, Code) else str(cause)
-            raise ConfigurationError(
-                f"librdkafka refuses the configuration: {without_secrets(text, config)}"
-            ) from None
+            raise refused_configuration(error, config) from None
         _open_clients.add(self)
 
     def committed(self, topic: str) -> dict[Place, int] | None:

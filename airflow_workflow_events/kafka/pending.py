@@ -10,13 +10,12 @@ import confluent_kafka
 
 from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, WorkflowEventsError
 from airflow_workflow_events.events.model import WorkflowEvent
-from airflow_workflow_events.kafka.config import without_secrets
 from airflow_workflow_events.kafka.polling import Waitable
-from airflow_workflow_events.kafka.reports import DeliveryReport, translate
+from airflow_workflow_events.kafka.reports import DeliveryReport, error_text, translate
 
 log = logging.getLogger(__name__)
 
-_CONSEQUENCES_OF_A_FATAL_ERROR = frozenset({"_FATAL", "_PURGE_QUEUE", "_PURGE_INFLIGHT"})
+_PURGED = frozenset({"_PURGE_QUEUE", "_PURGE_INFLIGHT"})
 
 
 class Reporter:
@@ -33,11 +32,16 @@ class Reporter:
         self.unwaited: set[Waitable] = set()
         self.fatal: confluent_kafka.KafkaError | None = None
         """Why the client sends nothing any more, once it does not."""
+        self.refusal: KafkaError | None = None
+        """Why the brokers refuse the client, where what was under way is given up for that."""
+        self.has_delivered = False
+        """Whether the broker has confirmed an event; set back by who takes note of it."""
 
     def report(self, event_id: str, topic: str, error: Any, message: Any) -> DeliveryReport:
         """Return the report of one event from the arguments of librdkafka's delivery callback."""
         if error is not None:
-            return self.failure(event_id, topic, self.error(error))
+            return self.failure(event_id, topic, self.error(error, topic))
+        self.has_delivered = True
         partition, offset = message.partition(), message.offset()
         if offset is None or offset < 0:  # acks=0: the broker says nothing
             partition = offset = None
@@ -55,16 +59,19 @@ class Reporter:
         log.log(self._failure_log_level, "event %s was not delivered to %s: %s", event_id, topic, reason)
         return DeliveryReport(event_id, topic, error=reason)
 
-    def error(self, error: confluent_kafka.KafkaError) -> KafkaError:
-        """Return librdkafka's error as one of this package's."""
+    def error(self, error: confluent_kafka.KafkaError, topic: str | None = None) -> KafkaError:
+        """Return librdkafka's error, about an event for a topic, as one of this package's."""
+        if self.refusal is not None and error.name() in _PURGED:
+            refusal = self.refusal
+            return type(refusal)(str(refusal), name=refusal.name, retriable=refusal.retriable)
         fatal = self.fatal
-        if fatal is not None and error.name() in {fatal.name(), *_CONSEQUENCES_OF_A_FATAL_ERROR}:
+        if fatal is not None and error.name() in {fatal.name(), "_FATAL", *_PURGED}:
             error = fatal
-        return translate(error, self.safe_text(error))
+        return translate(error, self.safe_text(error), topic=topic)
 
     def safe_text(self, error: confluent_kafka.KafkaError) -> str:
-        """Return an error's text without the secrets of the configuration."""
-        return without_secrets(error.str(), self._config)
+        """Return an error's text in one line, without the secrets of the configuration."""
+        return error_text(error, self._config)
 
 
 def _interrupted() -> KafkaTimeoutError:

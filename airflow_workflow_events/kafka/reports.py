@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import confluent_kafka
 
@@ -16,6 +17,7 @@ from airflow_workflow_events.errors import (
     KafkaQueueFullError,
     WorkflowEventsError,
 )
+from airflow_workflow_events.kafka.config import one_line, without_secrets
 
 
 class DeliveryReport(NamedTuple):
@@ -51,6 +53,7 @@ _KINDS: dict[int, type[KafkaError]] = {
     confluent_kafka.KafkaError.SASL_AUTHENTICATION_FAILED: KafkaAuthenticationError,
     confluent_kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED: KafkaAuthorizationError,
     confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED: KafkaAuthorizationError,
+    confluent_kafka.KafkaError.GROUP_AUTHORIZATION_FAILED: KafkaAuthorizationError,
     confluent_kafka.KafkaError._QUEUE_FULL: KafkaQueueFullError,
 }
 
@@ -86,33 +89,61 @@ _ADVICE: dict[int, str] = {
     confluent_kafka.KafkaError._MSG_TIMED_OUT: (
         "no broker confirmed it within delivery_timeout_ms; check that the partition's leader is reachable"
     ),
-    confluent_kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED: (
-        "grant the principal Write and Describe on the topic"
-    ),
+    # Kafka answers an idempotent producer this way that may write to no topic at all.
     confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED: (
-        "grant the principal IdempotentWrite on the cluster, or turn enable_idempotence off"
+        "grant the principal Write on {topic}; only brokers older than Kafka 2.8 want IdempotentWrite on the "
+        "cluster as well, or enable_idempotence turned off"
+    ),
+    confluent_kafka.KafkaError.GROUP_AUTHORIZATION_FAILED: (
+        "grant the principal Read on {group}, as well as Read and Describe on {topic}"
     ),
     confluent_kafka.KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes or send less",
-    confluent_kafka.KafkaError._UNKNOWN_TOPIC: "create the topic, or let the broker create topics by itself",
+    confluent_kafka.KafkaError._UNKNOWN_TOPIC: "create {topic}, or let the broker create topics by itself",
     confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART: (
-        "create the topic, or let the broker create topics by itself"
+        "create {topic}, or let the broker create topics by itself"
     ),
 }
+_TO_WRITE = (
+    "grant the principal Write and Describe on {topic}; if it does not exist yet, create it or grant Create"
+)
+_TO_READ = "grant the principal Read and Describe on {topic}"
 
 
-def translate(error: confluent_kafka.KafkaError, text: str | None = None) -> KafkaError:
+def translate(
+    error: confluent_kafka.KafkaError,
+    text: str | None = None,
+    *,
+    topic: str | None = None,
+    group: str | None = None,
+    reads: bool = False,
+) -> KafkaError:
     """Return librdkafka's error as one of this package's.
 
     Args:
         error: librdkafka's error.
         text: its text with secrets taken out. Default: the error's own.
+        topic: the topic it is about, for the remedy. Default: not known.
+        group: the consumer group it is about, likewise.
+        reads: whether the client reads, and needs the grants of readers. Default ``False``: it writes.
     """
     code = error.code()
-    message = f"{error.name()}: {text or error.str()}"
-    if advice := _ADVICE.get(code):
-        message = f"{message} ({advice})"
+    message = f"{error.name()}: {one_line(text or error.str())}"
+    advice = _ADVICE.get(code)
+    if code == confluent_kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        advice = _TO_READ if reads else _TO_WRITE
+    if advice:
+        names = {
+            "topic": f"topic {topic}" if topic else "the topic",
+            "group": f"group {group}" if group else "the consumer group",
+        }
+        message = f"{message} ({advice.format_map(names)})"
     kind = _KINDS.get(code, KafkaError)
     # After a fatal error the client is replaced, and only a missing permission stays.
     replaced = error.fatal() and kind is KafkaError
     retriable = kind.retriable or error.retriable() or replaced or code in _WORTH_ANOTHER_TRY
     return kind(message, name=error.name(), retriable=retriable)
+
+
+def error_text(error: confluent_kafka.KafkaError, config: Mapping[str, Any]) -> str:
+    """Return an error's text in one line, without the secrets of a client's configuration."""
+    return one_line(without_secrets(error.str(), config))

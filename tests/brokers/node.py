@@ -135,9 +135,7 @@ def make_nodes(work_dir: Path, count: int) -> dict[int, Node]:
     """Nodes numbered from 1, with ports that are free now."""
     ports = _free_ports(_PORTS * count)
     return {
-        number: Node(
-            number, work_dir / f"broker-{number}", *ports[_PORTS * (number - 1) : _PORTS * number]
-        )
+        number: Node(number, work_dir / f"broker-{number}", *ports[_PORTS * (number - 1) : _PORTS * number])
         for number in range(1, count + 1)
     }
 
@@ -160,8 +158,7 @@ def node_properties(node: Node, nodes: Mapping[int, Node], *, secure: bool) -> d
         "log.dirs": str(node.directory / "data"),
         "listeners": listeners,
         "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,"
-            "EXPIRED:SSL,MISNAMED:SSL"
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,EXPIRED:SSL,MISNAMED:SSL"
         ),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: TID253
     AclBinding,
@@ -190,8 +191,9 @@ def grant(open_servers: str, user: str, *grants: str) -> None:
     wanted = [_binding(user, *text.split()) for text in grants]
     for future in admin.create_acls(wanted, request_timeout=30).values():
         future.result()
+    anything: Any = None  # the filter takes it for every name and host, whatever its type says
     everything = AclBindingFilter(
-        ResourceType.ANY, None, ResourcePatternType.ANY, f"User:{user}", None,
+        ResourceType.ANY, anything, ResourcePatternType.ANY, f"User:{user}", anything,
         AclOperation.ANY, AclPermissionType.ANY,
     )  # fmt: skip
 
