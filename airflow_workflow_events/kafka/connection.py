@@ -152,7 +152,7 @@ class Connection:
         refused = [when for when, error in list(self._errors) if when > since and is_refusal(error)]
         if self._all_down_at <= accepted_at or not (refused or self._hang_up):
             return None
-        if self.was_accepted and refused[-1] - refused[0] < _CHANCE_SECONDS:
+        if self.was_accepted and (not refused or refused[-1] - refused[0] < _CHANCE_SECONDS):
             return None
         return self.refusal()
 

@@ -17,8 +17,8 @@ from airflow_workflow_events.kafka.config import (
     whole_number,
 )
 
-# librdkafka wants a group even of a consumer that joins none, and looks for its coordinator; without a commit it
-# exists on no broker, and needs no grant. Its name has the prefix of the groups that docs/security.md names.
+# librdkafka wants a group even of a consumer that joins none, and looks for its coordinator. Without a commit
+# it exists on no broker, and it needs no grant. Its name has the prefix of the groups that the docs name.
 _NO_GROUP = "airflow-workflow-events.none"
 
 #: How soon new partitions and topics are found, in milliseconds. librdkafka's default is five minutes.
