@@ -10,10 +10,10 @@ from airflow.providers.common.compat.sdk import (
     DecoratedOperator,
     TaskDecorator,
     context_merge,
-    determine_kwargs,
     task_decorator_factory,
 )
 
+from airflow_workflow_events.compat import determine_kwargs
 from airflow_workflow_events.operators import PublishWorkflowEventOperator
 
 if TYPE_CHECKING:

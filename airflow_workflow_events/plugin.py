@@ -5,7 +5,7 @@ Every Airflow process imports this module, so that what is off must cost nothing
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import AirflowPlugin, conf
+from airflow_workflow_events.compat import AirflowPlugin, conf
 
 
 def _listeners() -> list[object]:

@@ -13,9 +13,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseEventTrigger, TaskSuccessEvent, TriggerEvent
 
+from airflow_workflow_events.compat import conf
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType, WorkflowEvent

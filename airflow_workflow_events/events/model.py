@@ -11,7 +11,7 @@ import os
 import re
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 from uuid import UUID, uuid4
 
 from pydantic import (
@@ -156,6 +156,7 @@ class _Model(BaseModel):
     @model_validator(mode="after")
     def _extra_fields_are_json(self) -> Any:
         """Hold unknown fields to the same rules as known ones; null is the same as absent."""
+        _complete(type(self))  # a model inside another one is validated without being built itself
         extra = self.__pydantic_extra__
         if extra:
             for name, value in list(extra.items()):
@@ -164,6 +165,26 @@ class _Model(BaseModel):
                 else:
                     extra[name] = to_json_value(value, f"{self._place}{name}")
         return self
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """Make a model of values that are right already, without validating them; see pydantic."""
+        _complete(cls)
+        return super().model_construct(_fields_set, **values)
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        _complete(type(self))
+        super().__setstate__(state)
+
+
+def _complete(model: type[BaseModel]) -> None:
+    """Build a model whose instance comes into being in another way than through its constructor.
+
+    pydantic below 2.14 cannot write an instance of a model that is not built yet, where ``SerializeAsAny``
+    has it look at the instance's own class.
+    """
+    if not model.__pydantic_complete__:
+        model.model_rebuild()
 
 
 def _payload_data(value: object) -> dict[str, Any]:
@@ -290,6 +311,12 @@ class WorkflowEvent(_Model):
     def ordering_key(self) -> str:
         """``workflow_id/workflow_run_id``: Kafka's key, so that the events of a run share a partition."""
         return f"{self.workflow_id}/{self.workflow_run_id}"
+
+
+def build_models() -> None:
+    """Build the models, for those who make instances of them past their constructors."""
+    for model in (WorkflowEventPayload, WorkflowEventMetadata, WorkflowEvent):
+        _complete(model)
 
 
 @lru_cache(maxsize=1)

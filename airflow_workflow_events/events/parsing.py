@@ -30,6 +30,7 @@ from airflow_workflow_events.events.model import (
     WorkflowEvent,
     WorkflowEventMetadata,
     WorkflowEventPayload,
+    build_models,
     to_utc,
 )
 
@@ -60,6 +61,7 @@ def read_at_once(value: bytes, *, structured: bool = False) -> WorkflowEvent | N
 @lru_cache(maxsize=1)
 def _validators() -> tuple[SchemaValidator, SchemaValidator]:
     """Return that of an event, and that of a CloudEvent with one."""
+    build_models()
     event = _event()
     envelope = core_schema.typed_dict_schema({"data": core_schema.typed_dict_field(event)})
     # Keys repeat from event to event; values, such as ids and times, hardly do.

@@ -106,10 +106,10 @@ class ProducerClient:
         """
         self.check_may_wait()
         self.check_usable()
-        # A metadata request would fetch the whole topic list, or could make the broker create one.
-        self._connection.prove(
-            lambda seconds: self._producer.cluster_id(timeout=seconds), lambda: self._poller.serve(0), timeout
-        )
+        # A metadata request fetches the whole topic list, but confluent-kafka below 2.16 has nothing else.
+        producer = self._producer
+        ask = producer.cluster_id if hasattr(producer, "cluster_id") else producer.list_topics
+        self._connection.prove(lambda seconds: ask(timeout=seconds), lambda: self._poller.serve(0), timeout)
 
     def trouble_since(self, moment: float) -> str | None:
         """Return the last error since ``moment`` (monotonic seconds), the likely cause of a timeout."""

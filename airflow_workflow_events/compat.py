@@ -1,0 +1,30 @@
+"""Names of Airflow that stand elsewhere in some of the supported versions.
+
+Airflow's constraints pin the compatibility provider together with Airflow, so each Airflow comes with its own
+``airflow.providers.common.compat.sdk``. Names that every supported version of that module has are imported
+from there directly; those here came into it later than the oldest supported one.
+"""
+
+from __future__ import annotations
+
+try:
+    from airflow.providers.common.compat.sdk import AirflowPlugin, conf, hookimpl
+except ImportError:  # common-compat below 1.12
+    from airflow.configuration import conf  # type: ignore[assignment,no-redef]
+    from airflow.listeners import hookimpl  # type: ignore[attr-defined,no-redef]
+    from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment,no-redef]
+
+try:
+    from airflow.providers.common.compat.sdk import determine_kwargs
+except ImportError:  # common-compat below 1.14.1
+    try:
+        from airflow.sdk.bases.decorator import determine_kwargs
+    except ImportError:  # Airflow below 3.2
+        from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[no-redef]
+
+try:
+    from airflow.providers.common.compat.sdk import mask_secret
+except ImportError:  # common-compat below 1.22
+    from airflow.sdk.log import mask_secret
+
+__all__ = ["AirflowPlugin", "conf", "determine_kwargs", "hookimpl", "mask_secret"]
