@@ -10,9 +10,9 @@ from __future__ import annotations
 try:
     from airflow.providers.common.compat.sdk import AirflowPlugin, conf, hookimpl
 except ImportError:  # common-compat below 1.12
-    from airflow.configuration import conf  # type: ignore[assignment,no-redef]
-    from airflow.listeners import hookimpl  # type: ignore[attr-defined,no-redef]
-    from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment,no-redef]
+    from airflow.configuration import conf
+    from airflow.listeners import hookimpl
+    from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment]
 
 try:
     from airflow.providers.common.compat.sdk import determine_kwargs
@@ -20,7 +20,7 @@ except ImportError:  # common-compat below 1.14.1
     try:
         from airflow.sdk.bases.decorator import determine_kwargs
     except ImportError:  # Airflow below 3.2
-        from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[no-redef]
+        from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined]
 
 try:
     from airflow.providers.common.compat.sdk import mask_secret

@@ -167,7 +167,7 @@ class _Model(BaseModel):
         return self
 
     @classmethod
-    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:  # type: ignore[override]
         """Make a model of values that are right already, without validating them; see pydantic."""
         _complete(cls)
         return super().model_construct(_fields_set, **values)

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import mask_secret
 from airflow.sdk import DagRunState, TaskInstanceState
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 
+from airflow_workflow_events.compat import mask_secret
 from airflow_workflow_events.lifecycle.failures import allowed_conf
 from tests.unit.airflow_side.contexts import RUN_ID, dag_context, make_run, minimal_context, task_context
 from tests.unit.airflow_side.lifecycle.test_translate import event_of
