@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from airflow.providers.common.compat.sdk import conf
-
+from airflow_workflow_events.compat import conf
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.provider_info import CONFIG_SECTION
 
