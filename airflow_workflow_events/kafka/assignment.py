@@ -19,6 +19,7 @@ from airflow_workflow_events.kafka.connection import Connection
 from airflow_workflow_events.kafka.consumer_config import METADATA_REFRESH_MS
 from airflow_workflow_events.kafka.positions import Beginning, Place, StartFrom, place_of, resolve
 from airflow_workflow_events.kafka.reports import translate
+from airflow_workflow_events.kafka.topic_ids import TopicIds
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _METADATA_SECONDS = 2.0
 # How often a consumer without a group looks for new partitions; librdkafka does it for groups.
 _DISCOVERY_SECONDS = METADATA_REFRESH_MS / 1000
 _ABSENT_TOPIC_SECONDS = 1.0
+_IDS_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 0.5
 
 #: Without a permission or a place in the group there is nothing to wait for.
@@ -56,6 +58,7 @@ class Assignment:
         incremental: whether the group takes and gives partitions one by one.
         wait: waits so many seconds; returns whether the consumer was stopped.
         on_gone: told which partitions were taken away.
+        topic_ids: notices that a topic was made again; asked without a group.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Assignment:
         incremental: bool,
         wait: Callable[[float], bool],
         on_gone: Callable[[set[Place]], None],
+        topic_ids: TopicIds,
     ) -> None:
         self.beginnings = Beginnings(start)
         self.moves: Counter[Place] = Counter()
@@ -78,6 +82,9 @@ class Assignment:
         self._incremental = incremental
         self._wait = wait
         self._on_gone = on_gone
+        self._topic_ids = topic_ids
+        self._made_again: set[str] = set()
+        self._ask_ids_at = 0.0
         self._fresh: dict[Place, int] = {}  # where partitions began that the group had committed nothing of
         self._discover_at = 0.0
         self._has_joined = False
@@ -107,9 +114,16 @@ class Assignment:
         Raises:
             KafkaAuthorizationError: a topic may not be read.
         """
-        if monotonic() < self._discover_at:
+        self._made_again |= self._topic_ids.made_again()
+        if self._has_joined and monotonic() >= self._ask_ids_at:
+            self._ask_ids_at = monotonic() + _IDS_SECONDS
+            self._topic_ids.ask(self._topics)
+        if monotonic() < self._discover_at and not self._made_again:
             return
         self._discover_at = monotonic() + _DISCOVERY_SECONDS
+        for topic in self._made_again:
+            self._give_back(consumer, topic)
+        self._made_again.clear()
         added: list[Beginning] = []
         try:
             for topic in self._topics:
@@ -130,6 +144,15 @@ class Assignment:
         self.beginnings.begin(added)
         if added:
             consumer.incremental_assign([one.partition for one in added])
+
+    def _give_back(self, consumer: confluent_kafka.Consumer, topic: str) -> None:
+        """Do without the partitions of a topic that was made again: all that it has now is new."""
+        self._connection.warn(f"topic {topic} was deleted and made again; all of it is read")
+        gone = {place for place in self.beginnings.begun if place[0] == topic}
+        consumer.incremental_unassign([TopicPartition(*place) for place in gone])
+        self.moves.update(gone)
+        self.beginnings.make_new(topic)
+        self._on_gone(gone)
 
     def look(self, consumer: confluent_kafka.Consumer) -> None:
         """See which partitions there are at first, as far as the brokers say so now.

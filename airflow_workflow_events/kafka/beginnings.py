@@ -75,6 +75,14 @@ class Beginnings:
         for place in places:
             self._not_before_ms.pop(place, None)
 
+    def make_new(self, topic: str) -> None:
+        """Take note that a topic was made again: its partitions have not begun, and are all new."""
+        self._known[topic] = frozenset()
+        gone = [place for place in self.begun if place[0] == topic]
+        self.forget(gone)
+        for place in gone:
+            del self.begun[place]
+
     @property
     def looks_at_age(self) -> bool:
         """Whether there may be old records: only where the brokers know of no times."""

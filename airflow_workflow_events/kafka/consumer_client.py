@@ -27,6 +27,7 @@ from airflow_workflow_events.kafka.assignment import ABSENT, FINAL, Assignment, 
 from airflow_workflow_events.kafka.commits import Commits
 from airflow_workflow_events.kafka.connection import Connection, contained, refused_configuration
 from airflow_workflow_events.kafka.positions import Place, StartFrom
+from airflow_workflow_events.kafka.topic_ids import TopicIds
 
 __all__ = ["ConsumerClient", "Place"]
 
@@ -72,6 +73,7 @@ class ConsumerClient:
         self._config = dict(config)
         self._topics = list(topics)
         self._in_group = in_group
+        self._topic_ids = TopicIds(config)
         self._assignment = Assignment(
             list(topics),
             start,
@@ -81,6 +83,7 @@ class ConsumerClient:
             or str(config.get("group.protocol", "")).lower() == "consumer",
             wait=self.wait,
             on_gone=self._forget,
+            topic_ids=self._topic_ids,
         )
         self._commits = Commits(self.connection)
         self._early: list[Message] = []
@@ -315,6 +318,7 @@ class ConsumerClient:
         if self.closed or self._stale:
             return
         self.closed = True
+        self._topic_ids.close()
         _open_clients.discard(self)
         closing = threading.Thread(
             target=cooperation.call, args=(self._consumer.close,), name="workflow-events-closing", daemon=True
@@ -334,6 +338,7 @@ class ConsumerClient:
         """In the child of a fork: forget the parent's consumer without touching it."""
         # Destroying it would wait for threads that do not exist here, so its reference count never drops.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._consumer))
+        self._topic_ids.leave_to_parent()
         self._stale = True
         self.stopped = True  # what was read ahead is the parent's, too
 
