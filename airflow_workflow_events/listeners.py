@@ -20,9 +20,10 @@ from airflow_workflow_events import metrics as names
 from airflow_workflow_events.compat import conf, hookimpl
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.executors import advice_on_outbox
-from airflow_workflow_events.lifecycle import lifecycle_event
+from airflow_workflow_events.lifecycle import lifecycle_event, rows
 from airflow_workflow_events.lifecycle.choice import Choice
 from airflow_workflow_events.lifecycle.reading import enum_value, get, text_or_none
+from airflow_workflow_events.marked_dags import dag_of_row, run_of_task
 from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.entries import Route
 from airflow_workflow_events.outbox.relay import Relay
@@ -37,13 +38,17 @@ _STOP_SECONDS = 5.0
 # A task's process, where no relay is at work, may be kept so long at its end.
 _TASK_SECONDS = 3.0
 _EMITTED_BY = "listener"
-_MANUALLY = "was manually set"
+
+# Whether this is a process of a scheduler, a DAG processor or a triggerer, or a child of one.
+_in_job = False
 
 
 @hookimpl
 def on_starting(component: object) -> None:
     """Start the relay's thread in a scheduler, a DAG processor or a triggerer."""
+    global _in_job  # noqa: PLW0603 - the process's, like the component
     if _is_job(component):
+        _in_job = True
         _guarded("on_starting", _start_relay)
         _guarded("on_starting", _advise)
 
@@ -118,25 +123,33 @@ def _guarded(hook: str, work: Callable[[], object]) -> None:
 
 
 def _run_changed(event_type: EventType, dag_run: object, msg: str) -> None:
-    run = _loaded(dag_run)
-    dag, selection = run.get("dag"), _settings().selection
-    choice = Choice.of(dag)
-    if choice.is_off or not selection.wants(event_type, str(run["dag_id"]), None):
+    run = rows.loaded(dag_run)
+    dag_id = str(run["dag_id"])
+    if rows.is_temporary(run["run_id"]) or not _settings().selection.wants(event_type, dag_id, None):
         return
-    context = {"dag_run": run, "dag": dag, "reason": "marked_manually" if _MANUALLY in msg else msg}
-    event = _event(event_type, context)
+    dag = run.get("dag")
+    if dag is None and not _in_job:
+        dag = dag_of_row(dag_run, dag_id, run.get("created_dag_version_id"))
+    choice = Choice.of(dag)
+    if choice.is_off:
+        return
+    event = _event(event_type, rows.run_context(run, dag, msg))
     _start_relay().accept(event, Route(None, choice.topic), environment_is_default=True)
 
 
 def _task_changed(event_type: EventType, task_instance: Any, error: object = None) -> None:
+    dag_id, task_id = str(get(task_instance, "dag_id")), text_or_none(get(task_instance, "task_id"))
+    selection = _settings().selection
+    if rows.is_temporary(get(task_instance, "run_id")) or not selection.wants(event_type, dag_id, task_id):
+        return
     # In a task's process it is the task runner's own, elsewhere a database row, which has no context.
-    in_task = not hasattr(task_instance, "_sa_instance_state")
-    context = dict(task_instance.get_template_context()) if in_task else _context_of_row(task_instance)
-    context["exception"] = error
-    ti, selection = context["ti"], _settings().selection
+    in_task = not rows.is_row(task_instance)
+    if in_task:
+        context = {**task_instance.get_template_context(), "exception": error}
+    else:
+        context = _context_of_row(task_instance, error)
     choice = Choice.of(context.get("dag"))
-    task_id = text_or_none(get(ti, "task_id"))
-    if choice.is_off or not selection.wants(event_type, str(get(ti, "dag_id")), task_id):
+    if choice.is_off:
         return
     event = _event(event_type, context)
     route = Route(None, choice.topic or selection.task_topic)
@@ -153,20 +166,17 @@ def _event(event_type: EventType, context: Mapping[str, Any]) -> WorkflowEvent:
     )
 
 
-def _loaded(row: object) -> dict[str, Any]:
-    """Copy what of a database row is in memory: touching the rest would query through the session in use."""
-    values = {name.lstrip("_"): value for name, value in vars(row).items() if name != "_sa_instance_state"}
-    if "dag_id" not in values or "run_id" not in values:
-        raise LookupError("the run's id is not loaded")
-    return values
-
-
-def _context_of_row(task_instance: object) -> dict[str, Any]:
+def _context_of_row(task_instance: object, error: object) -> dict[str, Any]:
     """Return a context from a task instance's row, which the scheduler and the API server give."""
-    ti = _loaded(task_instance)
-    run = ti.get("dag_run")
-    loaded = {} if run is None else _loaded(run)
-    return {"ti": ti, "dag_run": loaded, "dag": loaded.get("dag"), "task": ti.get("task")}
+    ti = rows.loaded(task_instance)
+    row = ti.get("dag_run")
+    if row is None and not _in_job:
+        row = run_of_task(task_instance)
+    run = {} if row is None else rows.loaded(row)
+    dag = get(ti.get("task"), "dag") or run.get("dag")
+    if dag is None and not _in_job:
+        dag = dag_of_row(task_instance, str(ti["dag_id"]), ti.get("dag_version_id"))
+    return rows.task_context(ti, run, dag, error)
 
 
 class _TasksEvents:

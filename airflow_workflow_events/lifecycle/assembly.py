@@ -11,6 +11,7 @@ from uuid import uuid4
 from airflow_workflow_events.events.identity import lifecycle_event_id
 from airflow_workflow_events.events.model import (
     EventSource,
+    EventType,
     WorkflowEvent,
     WorkflowEventMetadata,
     WorkflowEventPayload,
@@ -32,6 +33,7 @@ LIFECYCLE_FIELDS = (
     "logical_date",
     "data_interval_start",
     "data_interval_end",
+    "partition_key",
     "queued_at",
     "started_at",
     "ended_at",
@@ -135,20 +137,24 @@ class Emission:
         return self._event_id(event_type, identity, **subject)
 
     def _event_id(self, event_type: str, identity: RunIdentity, **subject: Any) -> str:
+        # A scheduler that is killed while it starts a run leaves it queued, and the next start is another.
+        # Whoever else reports of the run sees the one start that was committed, but not when it was queued.
+        queued_at = identity.queued_at if event_type == EventType.WORKFLOW_STARTED else None
         return lifecycle_event_id(
             event_type=event_type,
             workflow_id=identity.workflow_id,
             workflow_run_id=identity.workflow_run_id,
             source_instance=self.settings.source_instance,
             clear_number=identity.clear_number,
-            run_started_at=identity.started_at,
+            run_started_at=identity.started_at if queued_at is None else None,
+            run_queued_at=queued_at,
             **subject,
         )
 
     def _metadata(self) -> WorkflowEventMetadata:
         dag, ti = self.context.get("dag"), self.context.get("ti")
         tags = get(dag, "tags")
-        carrier = get(ti, "context_carrier")
+        run = self.context.get("dag_run")
         return WorkflowEventMetadata(
             environment=self.environment,
             source_instance=self.settings.source_instance,
@@ -156,13 +162,18 @@ class Emission:
             if isinstance(tags, Collection)
             else None,
             owner=text_or_none(get(self.context.get("task"), "owner")) or _owners(get(dag, "owner")),
-            team=text_or_none(get(self.context.get("dag_run"), "team_name")),
-            traceparent=text_or_none(carrier.get("traceparent")) if isinstance(carrier, Mapping) else None,
+            team=text_or_none(get(run, "team_name")),
+            traceparent=_traceparent(ti) or _traceparent(run),
             emitted_at=now(),
             emitted_by=self.emitted_by,
             producer=f"airflow-workflow-events/{__version__}",
             orchestrator_version=_airflow_version(),
         )
+
+
+def _traceparent(traced: object) -> str | None:
+    carrier = get(traced, "context_carrier")
+    return text_or_none(carrier.get("traceparent")) if isinstance(carrier, Mapping) else None
 
 
 def _owners(owner: object) -> str | None:

@@ -18,12 +18,15 @@ class RunIdentity:
         workflow_run_id: the run id.
         clear_number: how often the run was cleared; ``None`` where Airflow does not say.
         started_at: when it started; ``None`` where Airflow does not say.
+        queued_at: when it was queued; ``None`` where Airflow does not say, which it does only in rows and
+            deadline alerts.
     """
 
     workflow_id: str
     workflow_run_id: str
     clear_number: int | None
     started_at: dt.datetime | None
+    queued_at: dt.datetime | None = None
 
 
 def run_identity(context: Mapping[str, Any]) -> RunIdentity:
@@ -38,7 +41,11 @@ def run_identity(context: Mapping[str, Any]) -> RunIdentity:
     if workflow_id is None or run_id is None:
         raise KeyError(f"the context has no DAG id or run id, only: {', '.join(sorted(map(str, context)))}")
     return RunIdentity(
-        workflow_id, run_id, number_of(get(run, "clear_number")), time_of(get(run, "start_date"))
+        workflow_id,
+        run_id,
+        number_of(get(run, "clear_number")),
+        time_of(get(run, "start_date")),
+        time_of(get(run, "queued_at")),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
+from uuid import UUID
 
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
@@ -27,12 +28,14 @@ from airflow_workflow_events.lifecycle.reading import (
     enum_value,
     get,
     is_about_a_task,
+    now,
     number_of,
     run_identity,
     seconds_between,
     text_or_none,
     time_of,
 )
+from airflow_workflow_events.lifecycle.rows import MARKED_AT
 from airflow_workflow_events.settings import Settings
 
 Outcome = Literal["success", "failure"]
@@ -107,10 +110,10 @@ def _run_event(event_type: str, emission: Emission, patience_seconds: float) -> 
     started = event_type == EventType.WORKFLOW_STARTED
     ended_at = None if started else time_of(get(run, "end_date"))  # a run that was cleared still has its last
     failures = failed_tasks(context, identity, patience_seconds) if failed else None
-    reason = text_or_none(context.get("reason"))
+    reason, marked_at = text_or_none(context.get("reason")), context.get(MARKED_AT)
     facts = _run_facts(emission, identity) | {
         "state": enum_value(get(run, "state")) or _STATE_OF.get(event_type),
-        "previous_state": ("queued" if started else "running") if event_type in _STATE_OF else None,
+        "previous_state": _previous_state(event_type, marked_at),
         "reason": reason,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(identity.started_at, ended_at),
@@ -122,10 +125,12 @@ def _run_event(event_type: str, emission: Emission, patience_seconds: float) -> 
     deadline_id = text_or_none(get(deadline, "id"))
     if isinstance(deadline, Mapping):
         facts["deadline"] = {"id": deadline_id, "time": time_of(deadline.get("deadline_time"))}
-    happened_at = identity.started_at if started else ended_at
+    happened_at = identity.started_at if started else marked_at or ended_at
     if deadline is not None:
         happened_at = time_of(get(deadline, "deadline_time"))
-    return emission.lifecycle(event_type, identity, facts, happened_at, deadline_id=deadline_id)
+    return emission.lifecycle(
+        event_type, identity, facts, happened_at, deadline_id=deadline_id, marked_at=marked_at
+    )
 
 
 def _task_event(event_type: str, emission: Emission) -> WorkflowEvent:
@@ -135,11 +140,15 @@ def _task_event(event_type: str, emission: Emission) -> WorkflowEvent:
     task = _task_facts(context, ti)
     started = event_type == EventType.TASK_STARTED
     started_at, ended_at = time_of(get(ti, "start_date")), time_of(get(ti, "end_date"))
+    marked_at = context.get(MARKED_AT)
     if started:
         ended_at = None
+    elif ended_at is None and event_type in _STATE_OF:
+        ended_at = now()  # the task runner tells Airflow when a task was skipped, but not its listeners
     facts = _run_facts(emission, identity) | {
         "state": enum_value(get(ti, "state")) or _STATE_OF.get(event_type),
-        "previous_state": "queued" if started else "running",
+        "previous_state": _previous_state(event_type, marked_at),
+        "reason": "marked_manually" if marked_at else None,
         "started_at": started_at,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(started_at, ended_at),
@@ -148,7 +157,9 @@ def _task_event(event_type: str, emission: Emission) -> WorkflowEvent:
         "error": exception_error(context.get("exception")),
     }
     subject = {name: task[name] for name in ("task_id", "map_index", "try_number")}
-    return emission.lifecycle(event_type, identity, facts, started_at if started else ended_at, **subject)
+    subject |= {"region_id": _region_id(ti), "marked_at": marked_at}
+    happened_at = started_at if started else marked_at or ended_at
+    return emission.lifecycle(event_type, identity, facts, happened_at, **subject)
 
 
 def published_event(
@@ -207,6 +218,12 @@ _TASK_TYPE_OF: dict[str, EventType] = {
 }
 
 
+def _previous_state(event_type: str, marked_at: object) -> str | None:
+    if marked_at is not None or event_type not in _STATE_OF:  # what was marked may have ended before
+        return None
+    return "queued" if event_type in {EventType.WORKFLOW_STARTED, EventType.TASK_STARTED} else "running"
+
+
 def _run_facts(emission: Emission, identity: RunIdentity) -> dict[str, Any]:
     run = emission.context.get("dag_run")
     return {
@@ -215,7 +232,8 @@ def _run_facts(emission: Emission, identity: RunIdentity) -> dict[str, Any]:
         "logical_date": time_of(get(run, "logical_date") or emission.context.get("logical_date")),
         "data_interval_start": time_of(get(run, "data_interval_start")),
         "data_interval_end": time_of(get(run, "data_interval_end")),
-        "queued_at": time_of(get(run, "queued_at")),
+        "partition_key": text_or_none(get(run, "partition_key")),
+        "queued_at": identity.queued_at,
         "started_at": identity.started_at,
         "triggered_by": enum_value(get(run, "triggered_by")),
         "triggering_user_name": text_or_none(get(run, "triggering_user_name")),
@@ -227,8 +245,21 @@ def _task_facts(context: Mapping[str, Any], ti: object) -> dict[str, Any]:
     task = context.get("task") or get(ti, "task")
     return {
         "task_id": text_or_none(get(ti, "task_id")),
-        "map_index": number_of(get(ti, "map_index")),
+        "map_index": _index_of(ti),
         "try_number": number_of(get(ti, "try_number")),
         "max_tries": number_of(get(ti, "max_tries")),
-        "operator": text_or_none(get(task, "task_type")),
+        "operator": text_or_none(get(task, "task_type")) or text_or_none(get(ti, "operator")),
     }
+
+
+def _index_of(ti: object) -> int | None:
+    """Return the index of a mapped task, or from Airflow 3.4 on of a task in a loop."""
+    index = number_of(get(ti, "map_index"))
+    in_region = number_of(get(ti, "region_index"))
+    return in_region if index in {None, -1} and in_region is not None else index
+
+
+def _region_id(ti: object) -> str | None:
+    """Return which loop or mapped group of Airflow 3.4 a task is in; one in none has the id 0 there."""
+    region_id = get(ti, "region_id")
+    return str(region_id) if isinstance(region_id, UUID) and region_id.int else None

@@ -26,7 +26,7 @@ DURATION_SECONDS = 60.0
 # What payload.data of a lifecycle event consists of; null where production does not know it.
 _LIFECYCLE_FIELDS = (
     *("state", "previous_state", "reason", "run_type", "clear_number", "logical_date"),
-    *("data_interval_start", "data_interval_end", "queued_at", "started_at", "ended_at"),
+    *("data_interval_start", "data_interval_end", "partition_key", "queued_at", "started_at", "ended_at"),
     *("duration_seconds", "url", "triggered_by", "triggering_user_name", "task", "failed_tasks", "error"),
     "conf",
 )
@@ -75,6 +75,7 @@ def make_lifecycle_event(
     workflow_run_id: str = _RUN_ID,
     clear_number: int = 0,
     run_started_at: dt.datetime = RUN_STARTED_AT,
+    run_queued_at: dt.datetime | None = None,
     duration_seconds: float = DURATION_SECONDS,
     task_id: str | None = None,
     map_index: int = -1,
@@ -93,6 +94,8 @@ def make_lifecycle_event(
         workflow_run_id: the run id. Default ``"manual__1"``.
         clear_number: how often the run was cleared. Default 0.
         run_started_at: the run's start, and its task's. Default: 2026-01-01, midnight in UTC.
+        run_queued_at: when the run was queued; part of the id of ``workflow.started`` alone, which has the
+            run's start in its place otherwise. Default ``None``: not known.
         duration_seconds: how long the run or the task took, in seconds. Default 60.
         task_id: the task, for an event of a task. Default ``None``; ``"load"`` for a ``task.`` type.
         map_index: of a mapped task. Default -1: not mapped.
@@ -108,6 +111,7 @@ def make_lifecycle_event(
     if task_id is None and kind.startswith("task."):
         task_id = "load"
     started = kind in _STARTS
+    by_queue = run_queued_at if kind == EventType.WORKFLOW_STARTED else None
     ended_at = None if started else run_started_at + dt.timedelta(seconds=duration_seconds)
     state, previous_state, reason = _STATES.get(kind, (None, None, None))
     subject: dict[str, Any] = {}
@@ -119,6 +123,7 @@ def make_lifecycle_event(
         "reason": reason,
         "run_type": "manual",
         "clear_number": clear_number,
+        "queued_at": run_queued_at,
         "started_at": run_started_at,
         "ended_at": ended_at,
         "duration_seconds": None if started else duration_seconds,
@@ -132,7 +137,8 @@ def make_lifecycle_event(
             workflow_run_id=workflow_run_id,
             source_instance=source_instance,
             clear_number=clear_number,
-            run_started_at=run_started_at,
+            run_started_at=run_started_at if by_queue is None else None,
+            run_queued_at=by_queue,
             **subject,
         ),
         event_type=event_type,

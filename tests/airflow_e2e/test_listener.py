@@ -15,7 +15,8 @@ from airflow_workflow_events import WorkflowEvent
 from airflow_workflow_events.events import DEFAULT_TOPIC
 from demo.deployment import AirflowDeployment
 from tests.airflow_e2e.deployment import Airflow
-from tests.broker import Broker
+from tests.broker import Broker, event_of
+from tests.waiting import await_condition
 
 pytestmark = [pytest.mark.airflow_e2e, pytest.mark.xdist_group("airflow")]
 
@@ -26,6 +27,7 @@ def listening(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
     home = tmp_path_factory.mktemp("listening")
     dags = home / "dags"
     shutil.copytree(Path(__file__).parent / "dags_without_events", dags)
+    embedded_broker.create_topic("chosen")
     config = {"workflow_events.listener": "True", "workflow_events.source_instance": "listening"}
     with AirflowDeployment(home, dags, config=config) as deployment:
         deployment.start()
@@ -40,6 +42,7 @@ def listening(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
             },
         )
         deployment.await_dags({"plain_etl", "plain_that_opted_out", "plain_that_waits", "plain_with_secrets"})
+        deployment.await_dags({"plain_with_topic_by_parameter"})
         yield Airflow(deployment, embedded_broker)
 
 
@@ -93,6 +96,62 @@ def test_a_run_that_is_marked_by_hand_says_so(listening: Airflow) -> None:
     events = listening.events(run_id, 3)
     [failed] = [event for event in events if event.event_type == "workflow.failed"]
     assert failed.payload.data["reason"] == "marked_manually"
+
+
+def mark_all(listening: Airflow, dag_id: str) -> str:
+    """Run a DAG, mark its tasks and then the run itself by hand, each twice; return the run's id."""
+    run_id = f"test__{uuid.uuid4()}"
+    listening.deployment.trigger(dag_id, run_id)
+    listening.await_states(dag_id, run_id, {"prepare": "success", "wait_for": "up_for_reschedule"})
+    for path, marked in [
+        ("/taskInstances/wait_for/0", {"new_state": "failed"}),
+        ("/taskInstances/wait_for/1", {"new_state": "skipped"}),
+        ("/taskInstances/prepare", {"new_state": "failed"}),
+        ("/taskInstances/clean", {"new_state": "success"}),
+        ("", {"state": "failed"}),
+        ("", {"state": "success"}),
+        ("", {"state": "failed"}),
+    ]:
+        listening.deployment.request("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}{path}", marked)
+    return run_id
+
+
+def on_topic(listening: Airflow, topic: str, run_id: str) -> list[WorkflowEvent]:
+    found = map(event_of, listening.broker.messages(topic, 0))
+    return [event for event in found if event.workflow_run_id == run_id]
+
+
+def marked_of(listening: Airflow, topic: str, run_id: str, count: int) -> list[WorkflowEvent]:
+    """What was marked by hand in a run, once there is so much of it on a topic."""
+
+    def found() -> list[WorkflowEvent]:
+        events = on_topic(listening, topic, run_id)
+        marked = [event for event in events if event.payload.data["reason"] == "marked_manually"]
+        return marked if len(marked) >= count else []
+
+    return await_condition(found, timeout_seconds=60, what=f"{count} marks of {run_id}")
+
+
+def test_what_is_marked_by_hand_stays_out_or_goes_to_the_topic_of_its_dag(listening: Airflow) -> None:
+    out = [mark_all(listening, dag_id) for dag_id in ("plain_off_by_tag", "plain_off_by_parameter")]
+    chosen = [
+        mark_all(listening, dag_id) for dag_id in ("plain_with_topic_by_tag", "plain_with_topic_by_parameter")
+    ]
+    for run_id in chosen:
+        events = marked_of(listening, "chosen", run_id, 7)
+        assert len({event.event_id for event in events}) == 7, "each mark is an event of its own"
+        assert Counter(kinds(events)) == {
+            ("task.failed", "wait_for"): 1,
+            ("task.skipped", "wait_for"): 1,
+            ("task.failed", "prepare"): 1,
+            ("task.completed", "clean"): 1,
+            ("workflow.failed", None): 2,
+            ("workflow.completed", None): 1,
+        }
+        assert on_topic(listening, DEFAULT_TOPIC, run_id) == []
+    # What the API server had before these is on its way before them.
+    for run_id in out:
+        assert on_topic(listening, DEFAULT_TOPIC, run_id) + on_topic(listening, "chosen", run_id) == []
 
 
 def test_no_password_of_a_run_reaches_a_record_a_header_or_the_outbox(listening: Airflow) -> None:

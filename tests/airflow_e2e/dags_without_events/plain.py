@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, setup, task, teardown
 from airflow.sdk.exceptions import AirflowSkipException
 
 with DAG("plain_etl", schedule=None, tags=["plain"]):
@@ -36,6 +37,28 @@ with DAG("plain_that_waits", schedule=None):
         return False
 
     wait()
+
+# Marked by hand while they wait; the mapped ones are two.
+_MARKED: dict[str, dict[str, Any]] = {
+    "plain_off_by_tag": {"tags": ["workflow-events:off"]},
+    "plain_off_by_parameter": {"params": {"workflow_events": {"enabled": False}}},
+    "plain_with_topic_by_tag": {"tags": ["workflow-events:topic=chosen"]},
+    "plain_with_topic_by_parameter": {"params": {"workflow_events": {"topic": "chosen"}}},
+}
+for dag_id, options in _MARKED.items():
+    with DAG(dag_id, schedule=None, **options):
+
+        @setup
+        def prepare() -> None: ...
+
+        @task.sensor(poke_interval=1, timeout=120, mode="reschedule")
+        def wait_for(number: int) -> bool:
+            return number < 0
+
+        @teardown
+        def clean() -> None: ...
+
+        prepare() >> wait_for.expand(number=[1, 2]) >> clean()
 
 with DAG("plain_empty", schedule=None):
     pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,11 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import DAG, Param, TaskInstanceState
 from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
 from airflow.serialization.serialized_objects import DagSerialization
+from sqlalchemy import orm
 
 from airflow_workflow_events import WorkflowEvent, listeners, plugin, relaying
 from airflow_workflow_events import metrics as names
+from airflow_workflow_events.lifecycle import rows
 from airflow_workflow_events.lifecycle.choice import Choice
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.publisher import Publication
@@ -32,12 +35,14 @@ from tests.unit.airflow_side.contexts import (
     LOGICAL_DATE,
     RUN_ID,
     STARTED_AT,
+    TRACEPARENT,
     dag_context,
     make_dag,
     task_context,
 )
 from tests.waiting import await_condition
 
+QUEUED_AT = STARTED_AT - dt.timedelta(seconds=2)
 Counts = Counter[tuple[str, str]]
 LogOf = Callable[[str], str]
 Published = Callable[..., list[WorkflowEvent]]
@@ -95,6 +100,72 @@ def test_listener_and_callback_make_one_event_of_one_run(outbox: Outbox) -> None
     assert Publication(emitted_by="callback").publish(dag_context())
     listeners.on_dag_run_success(run_of_context(), "success")
     assert outbox.totals().pending == 1
+
+
+def started_row(**fields: Any) -> DagRun:
+    """The row of a run that starts."""
+    return run_of_context(**{"state": "running", "queued_at": QUEUED_AT, **fields})
+
+
+def test_a_start_that_a_scheduler_rolled_back_and_repeats_has_one_id(outbox: Outbox) -> None:
+    for seconds in (0, 0.26):
+        start_date = STARTED_AT + dt.timedelta(seconds=seconds)
+        listeners.on_dag_run_running(started_row(start_date=start_date), "started")
+    assert outbox.totals().pending == 1
+
+
+def test_a_run_that_is_queued_or_cleared_again_starts_under_another_id(outbox: Outbox) -> None:
+    listeners.on_dag_run_running(started_row(), "started")
+    listeners.on_dag_run_running(started_row(queued_at=QUEUED_AT + dt.timedelta(hours=1)), "started")
+    cleared = started_row()
+    cleared.clear_number = 1
+    listeners.on_dag_run_running(cleared, "started")
+    assert outbox.totals().pending == 3
+
+
+def test_a_runs_event_has_its_trace_its_team_and_its_partition(connection: str, published: Published) -> None:
+    run = started_row(partition_key="2026-11-22")
+    run.context_carrier = {"traceparent": TRACEPARENT}
+    run._team_name = "sales"  # as the scheduler puts it there
+    listeners.on_dag_run_running(run, "started")
+    (event,) = published()
+    assert (event.metadata.traceparent, event.metadata.team) == (TRACEPARENT, "sales")
+    assert event.payload.data["partition_key"] == "2026-11-22"
+
+
+def test_a_skipped_task_ended_when_it_was_skipped(connection: str, published: Published) -> None:
+    before = dt.datetime.now(dt.UTC)
+    listeners.on_task_instance_skipped(task_context(TaskInstanceState.SKIPPED, end_date=None)["ti"])
+    listeners.before_stopping(TaskRunnerMarker())
+    (event,) = published()
+    data = event.payload.data
+    assert event.timestamp >= before
+    assert dt.datetime.fromisoformat(data["ended_at"]) == event.timestamp
+    assert data["duration_seconds"] == (event.timestamp - STARTED_AT).total_seconds()
+
+
+def test_the_run_of_a_task_that_is_only_tested_is_not_published(outbox: Outbox) -> None:
+    run_id = "__airflow_temporary_run_2026-11-22T00:00:00+00:00__"
+    listeners.on_task_instance_failed(
+        task_context(TaskInstanceState.FAILED, run_id=run_id)["ti"], ValueError("no")
+    )
+    listeners.on_dag_run_failed(run_of_context(run_id=run_id), "task_failure")
+    listeners.before_stopping(TaskRunnerMarker())
+    assert outbox.totals().pending == 0
+
+
+def test_an_attribute_that_is_a_synonym_of_another_is_read() -> None:
+    class Row(orm.DeclarativeBase):
+        pass
+
+    class Instance(Row):
+        __tablename__ = "instance"
+        dag_id: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+        run_id: orm.Mapped[str]
+        region_index: orm.Mapped[int]
+        map_index = orm.synonym("region_index")  # as in Airflow 3.4
+
+    assert rows.loaded(Instance(dag_id="d", run_id="r", region_index=2))["map_index"] == 2
 
 
 def test_a_run_marked_by_hand_says_so(connection: str, published: Published) -> None:

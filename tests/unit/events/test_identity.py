@@ -56,6 +56,29 @@ def test_an_id_is_the_one_it_always_was(arguments: dict[str, Any], expected: str
     assert lifecycle_event_id(**arguments) == expected
 
 
+MARKED = dt.datetime(2026, 11, 23, 4, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            RUN | {"event_type": "workflow.started", "run_started_at": None, "run_queued_at": STARTED},
+            "5b65a0de-e51f-5155-a395-7173c8894215",
+        ),
+        (
+            TASK | {"region_id": "0193a2c4-1f5e-7c3a-8d1b-2f0a4f6b9c10"},
+            "21f8f896-144a-59f4-89f0-7cd33f9a0423",
+        ),
+        (TASK | {"marked_at": MARKED}, "c9a4da97-c5d0-5c6a-879d-789658a80e59"),
+        (RUN | {"marked_at": MARKED, "deadline_id": "7"}, "48632c14-3435-588c-943c-a609647dd7f3"),
+    ],
+    ids=["a start", "of a loop", "marked by hand", "of a deadline as well"],
+)
+def test_what_only_some_have_is_in_their_ids_alone(arguments: dict[str, Any], expected: str) -> None:
+    assert lifecycle_event_id(**arguments) == expected
+
+
 def test_an_id_is_a_version_5_uuid() -> None:
     identifier = UUID(lifecycle_event_id(**TASK))
 
