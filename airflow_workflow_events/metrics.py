@@ -23,6 +23,8 @@ OUTBOX_OLDEST_AGE = "workflow_events.outbox_oldest_age_seconds"
 """Gauge: age of the oldest of them, in seconds."""
 OUTBOX_PARKED = "workflow_events.outbox_parked"
 """Gauge: parked events."""
+RELAYS_AT_WORK = "workflow_events.relays_at_work"
+"""Gauge: relays of this outbox that have been heard of lately, in any process and on any host."""
 
 CONSUMED = "workflow_events.consumed"
 """Counter: events that a consumer has handled."""

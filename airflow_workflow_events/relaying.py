@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
+from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings
 
 if TYPE_CHECKING:
+    from airflow_workflow_events.hooks import WorkflowEventHook
     from airflow_workflow_events.kafka.destination import ProducerDestination
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,22 @@ def open_destination(conn_id: str | None) -> ProducerDestination:
     # A broker that is away shows when something is delivered; until then it is no reason to look dead.
     # What it does not deliver stays in the outbox, and the relay says why, once.
     producer = hook.get_producer(connect=False, failure_log_level=logging.DEBUG, config=RELAY_OPTIONS)
-    return ProducerDestination(producer, None if environment is None else str(environment))
+    looked_up = fingerprint(hook)
+    return ProducerDestination(
+        producer,
+        None if environment is None else str(environment),
+        has_changed=lambda: fingerprint(WorkflowEventHook(hook.workflow_events_conn_id)) != looked_up,
+    )
+
+
+def fingerprint(hook: WorkflowEventHook) -> str:
+    """Return what two looks at a connection have in common as long as nobody changes it, without its secrets.
+
+    Of the connection as it is stored: the Kafka provider makes callbacks of some options, new ones each time.
+    """
+    found = hook.connection
+    fields = (found.conn_type, found.host, found.port, found.login, found.password, found.schema, found.extra)
+    return sha256(repr(fields).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def background_relay(outbox: Outbox) -> BackgroundRelay:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from airflow_workflow_events.errors import KafkaTimeoutError, WorkflowEventsError
 from airflow_workflow_events.events.model import WorkflowEvent
@@ -11,7 +11,13 @@ from airflow_workflow_events.kafka.producer import WorkflowEventProducer
 #: What a relay's producer needs so that the order of a run's events holds through any outage: an event leaves
 #: the queue by being delivered, or together with everything behind it. librdkafka would else give events up
 #: one by one as their time runs out, and deliver the next one if the broker came back at that moment.
-RELAY_OPTIONS = {"message.timeout.ms": 0, "retries": 2_147_483_647}
+#: A topic that does not exist is reported after five seconds in place of thirty: by then a broker that makes
+#: topics by itself has done so.
+RELAY_OPTIONS = {
+    "message.timeout.ms": 0,
+    "retries": 2_147_483_647,
+    "topic.metadata.propagation.max.ms": 5_000,
+}
 
 _CLOSE_SECONDS = 0.0
 
@@ -22,16 +28,33 @@ class ProducerDestination:
     Args:
         producer: the producer; closed by :meth:`close`.
         environment: replaces the environment of events that were accepted without knowing it. Default: none.
+        has_changed: looks up whether the connection was changed since. Default: never.
     """
 
-    def __init__(self, producer: WorkflowEventProducer, environment: str | None = None) -> None:
+    def __init__(
+        self,
+        producer: WorkflowEventProducer,
+        environment: str | None = None,
+        *,
+        has_changed: Callable[[], bool] | None = None,
+    ) -> None:
         self._producer = producer
         self._environment = environment
+        self._has_changed = has_changed
 
     @property
     def environment(self) -> str | None:
         """Replaces the environment of events that were accepted without knowing it."""
         return self._environment
+
+    @property
+    def topic(self) -> str:
+        """Where events go that name no topic."""
+        return self._producer.topic
+
+    def is_outdated(self) -> bool:
+        """Whether the connection was changed since; raises as looking it up does."""
+        return self._has_changed is not None and self._has_changed()
 
     def deliver(
         self, events: Sequence[WorkflowEvent], topic: str | None, timeout: float

@@ -1,4 +1,8 @@
-"""A relay in a thread of its own, for processes that live long and must never wait."""
+"""A relay in threads of its own, for processes that live long and must never wait.
+
+One thread looks at the outbox, says that the relay lives, and hands what waits to workers, by route. It waits
+for the outbox's database alone; the workers wait for connections to be looked up and for brokers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import socket
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -22,8 +27,10 @@ from airflow_workflow_events.errors import (
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
 from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Route
-from airflow_workflow_events.outbox.relay import DELIVERY_SECONDS, Relay
+from airflow_workflow_events.outbox.gauges import report_gauges
+from airflow_workflow_events.outbox.relay import Drained, Relay
 from airflow_workflow_events.outbox.store import Outbox
+from airflow_workflow_events.outbox.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +38,10 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 #: How long ``with BackgroundRelay(...)`` may deliver at its end, in seconds.
 EXIT_SECONDS = 10.0
-#: A relay not heard of for so long is taken for dead, in seconds. While it waits for the brokers it says
-#: nothing; where they take even longer, others attempt their own events meanwhile, each within its bound.
-SILENCE_SECONDS = 3 * DELIVERY_SECONDS
+#: A relay not heard of for so long is taken for dead, in seconds; it says that it lives every two seconds.
+SILENCE_SECONDS = 20.0
+#: How many routes are delivered to at once; as many again, of those whose last attempt failed.
+MOST_WORKERS = 8
 
 _LINGER_SECONDS = 0.01
 _BEAT_SECONDS = 2.0
@@ -53,13 +61,13 @@ _Kept = tuple[WorkflowEvent, Route, bool]
 
 
 class BackgroundRelay:
-    """Accepts events at once and delivers them from its own thread; accepting never raises or waits long.
+    """Accepts events at once and delivers them from its own threads; accepting never raises or waits long.
 
     Use it with ``with``, or call :meth:`start` and :meth:`stop`. After a fork the child makes one of its own.
 
     Args:
         outbox: the outbox.
-        relay: delivers; used by the thread alone.
+        relay: delivers; used by these threads alone.
         metrics: where to count. Default: nowhere.
         poll_seconds: how often to look for what other processes have appended, in seconds. Default 0.5.
     """
@@ -84,6 +92,9 @@ class BackgroundRelay:
         self._troubles: dict[str, float] = {}
         self._troubles_lock = threading.Lock()
         self._next_beat = self._next_housekeeping = 0.0
+        self._is_prepared = False
+        self._workers = Workers("workflow-events-delivery", MOST_WORKERS)
+        self._of_troubled = Workers("workflow-events-retry", MOST_WORKERS)
         self._thread = threading.Thread(target=self._run, name="workflow-events-relay", daemon=True)
         self._pid = os.getpid()
 
@@ -203,13 +214,17 @@ class BackgroundRelay:
         if is_new:
             log.error("%s; new events are attempted directly", text)
 
+    def look_again(self) -> None:
+        """Look the connections up again, and attempt at once what backs off; from any thread or handler."""
+        self._relay.look_again()
+        self._wake.set()
+
     def _run(self) -> None:
         while True:
             stopping = self._stopped.is_set()
             try:
-                self._attempt_unaccepted()
-                self._relay.drain()
                 self._look_after()
+                self._hand_out()
             except OutboxError as error:
                 self._report_trouble(error)
             except Exception:
@@ -222,10 +237,40 @@ class BackgroundRelay:
                 self._stopped.wait(_LINGER_SECONDS)
             self._wake.clear()
         try:
-            self._relay.close()
-            self._outbox.retire(self._relay.owner)
+            self._finish()
         except OutboxError as error:
             log.debug("the relay could not sign off: %s", error)
+
+    def _finish(self) -> None:
+        for _ in range(2):  # what was kept in memory may be in the outbox only after the first
+            for workers in (self._workers, self._of_troubled):
+                workers.wait_until_idle()
+            self._hand_out()
+        for workers in (self._workers, self._of_troubled):
+            workers.wait_until_idle()
+        self._relay.close()
+        self._outbox.retire(self._relay.owner)
+        self._keep_house()
+
+    def _hand_out(self) -> None:
+        """Have workers deliver what waits: one a route, so that one that hangs keeps no other waiting."""
+        if self._unaccepted:
+            self._of_troubled.submit("unaccepted", self._attempt_unaccepted)
+        routes = self._outbox.routes()
+        for route in routes:
+            if not self._relay.holds_back(route):
+                workers = self._of_troubled if self._relay.is_in_trouble(route) else self._workers
+                workers.submit(route, partial(self._drain, route))
+        if not self._is_prepared:
+            self._is_prepared = self._relay.is_prepared()
+            if not self._is_prepared and all(route.conn_id is not None for route in routes):
+                self._workers.submit("connection", self._relay.prepare)
+
+    def _drain(self, route: Route) -> None:
+        try:
+            self._relay.drain_route(route, Drained())
+        except OutboxError as error:
+            self._report_trouble(error)
 
     def _attempt_unaccepted(self) -> None:
         """Attempt what the outbox did not accept: by the outbox if it works again, else directly."""
@@ -254,18 +299,17 @@ class BackgroundRelay:
 
     def _look_after(self) -> None:
         now = monotonic()
-        if now >= self._next_beat:
+        # Only a relay that can make its producer says that others need not attempt by themselves.
+        if now >= self._next_beat and self._is_prepared:
             self._next_beat = now + _BEAT_SECONDS
-            # Only a relay that can make its producer says that others need not attempt by themselves.
-            if self._relay.prepare():
-                self._outbox.beat(self._relay.owner, socket.gethostname(), os.getpid())
-        if now >= self._next_housekeeping or self._stopped.is_set():
+            self._outbox.beat(self._relay.owner, socket.gethostname(), os.getpid())
+        if now >= self._next_housekeeping:
             self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
-            if expired := self._outbox.expire():
-                self._metrics.incr(names.PARKED, expired)
-                log.error("%d event(s) are parked: they waited in the outbox for too long", expired)
-            self._outbox.database.checkpoint()
-            totals = self._outbox.totals()
-            self._metrics.gauge(names.OUTBOX_DEPTH, totals.pending)
-            self._metrics.gauge(names.OUTBOX_PARKED, totals.parked)
-            self._metrics.gauge(names.OUTBOX_OLDEST_AGE, totals.oldest_age_seconds or 0.0)
+            self._keep_house()
+
+    def _keep_house(self) -> None:
+        if expired := self._outbox.expire():
+            self._metrics.incr(names.PARKED, expired)
+            log.error("%d event(s) are parked: they waited in the outbox for too long", expired)
+        self._outbox.database.checkpoint()
+        report_gauges(self._outbox, self._metrics, SILENCE_SECONDS)

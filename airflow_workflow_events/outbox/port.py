@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from airflow_workflow_events.errors import WorkflowEventsError
 from airflow_workflow_events.events.model import WorkflowEvent
@@ -33,6 +33,15 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Release what it holds."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A destination that knows whether it is still the one that opening it again would make."""
+
+    def is_outdated(self) -> bool:
+        """Look the connection up again; return whether it was changed. May raise as opening it does."""
         ...
 
 
