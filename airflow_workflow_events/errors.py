@@ -191,6 +191,28 @@ def _rebuild(kind: type[KafkaError], message: str, name: str | None, retriable: 
     return kind(message, name=name, retriable=retriable)
 
 
+def printable(text: object, max_characters: int = 1_000) -> str:
+    """Return a text from outside in the form for a log line, an error text or a terminal: short, on one line.
+
+    Line breaks, control characters and those that hide text or change its direction are written as escapes,
+    so that nobody's event can forge a line of a log.
+
+    Args:
+        text: an id, a name or a message from an event; anything but a string is taken as ``str()`` has it.
+        max_characters: the most to return, in characters. Default 1,000.
+    """
+    text = str(text)
+    if not text[:max_characters].isprintable():
+        text = (
+            "".join(
+                one if one.isprintable() else one.encode("unicode_escape").decode()
+                for one in text[:max_characters]
+            )
+            + text[max_characters:]
+        )
+    return text if len(text) <= max_characters else f"{text[: max_characters - 3]}..."
+
+
 def text_of(error: BaseException) -> str:
     """Return an exception's text, or its type's name where it cannot even say that."""
     try:

@@ -6,12 +6,16 @@ Rules: CloudEvents 1.0.2, and its Kafka protocol binding (attributes as ``ce_`` 
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote
 
 from pydantic_core import to_json
 
+from airflow_workflow_events.errors import EventDecodeError
 from airflow_workflow_events.events.model import WorkflowEvent
 
 SPEC_VERSION = "1.0"
@@ -119,3 +123,23 @@ def structured_value(event: WorkflowEvent, event_json: bytes, ordering_key: str)
         }
     )
     return b"".join((attributes[:-1], b',"data":', event_json, b"}"))
+
+
+def data_of(envelope: Mapping[str, Any]) -> Any:
+    """Return the data of a structured CloudEvent: an object, or the bytes or text of its JSON.
+
+    Args:
+        envelope: the envelope, parsed.
+
+    Raises:
+        EventDecodeError: it has no such data, or ``data_base64`` is not base64.
+    """
+    data, encoded = envelope.get("data"), envelope.get("data_base64")
+    if encoded is None:
+        if not isinstance(data, dict) and not (isinstance(data, str) and data.lstrip().startswith("{")):
+            raise EventDecodeError("the CloudEvents envelope has no JSON object under 'data'")
+        return data
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (TypeError, ValueError):
+        raise EventDecodeError("'data_base64' of the CloudEvents envelope is not base64") from None

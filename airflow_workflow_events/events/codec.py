@@ -13,6 +13,7 @@ from airflow_workflow_events.errors import (
     EventSerializationError,
     EventTooLargeError,
     EventValidationError,
+    printable,
 )
 from airflow_workflow_events.events import cloudevents
 from airflow_workflow_events.events.cloudevents import CloudEventsMode, Headers
@@ -27,9 +28,11 @@ MAX_EVENT_BYTES = 921_600
 
 # Looking a member up in its enum costs as much as encoding the key (until Python 3.12).
 _BINARY, _STRUCTURED = CloudEventsMode.BINARY, CloudEventsMode.STRUCTURED
-# What an error says of a message, in characters.
-_MAX_PROBLEM_CHARACTERS = 1_000
+# How often an event may be wrapped: Kafka Connect's envelope, a JSON string, a CloudEvent, its text.
+_MAX_WRAPPINGS = 4
 _REQUIRED_ON_THE_WIRE = frozenset(("event_id", "timestamp"))
+# What Kafka Connect's JsonConverter makes of a record where schemas.enable is left on.
+_CONNECT_ENVELOPE = frozenset(("schema", "payload"))
 
 
 class KafkaRecord(NamedTuple):
@@ -130,17 +133,21 @@ def decode(
 
 def _read_step_by_step(value: bytes | str, structured: bool) -> WorkflowEvent:
     """Return the event, or say what is wrong with the message."""
-    if isinstance(value, str):
-        value = value.encode("utf-8", "surrogatepass")  # which the parser then refuses as it does bad bytes
-    try:
-        document: Any = from_json(value, allow_inf_nan=False)
-    except ValueError as error:
-        raise EventDecodeError(f"the value is not JSON: {error}") from None
+    document = _parse(value)
+    for _ in range(_MAX_WRAPPINGS):
+        inner = _unwrap(document, structured)
+        if inner is None:
+            break
+        structured = False
+        if isinstance(inner, str | bytes):
+            event = read_at_once(inner.encode("utf-8", "surrogatepass") if isinstance(inner, str) else inner)
+            if event is not None:
+                return event
+            inner = _parse(inner)
+        document = inner
     if not isinstance(document, dict):
-        raise EventDecodeError(f"the value is a JSON {type(document).__name__}, not an object")
-    # An event is read whatever its headers say; no envelope has these names, as CloudEvents allows no "_".
-    if structured and not document.keys() >= _REQUIRED_ON_THE_WIRE:
-        document = _unwrap(document)
+        hint = ": send each event as a message of its own" if isinstance(document, list) else ""
+        raise EventDecodeError(f"the value is a JSON {type(document).__name__}, not an object{hint}")
     for name in sorted(_REQUIRED_ON_THE_WIRE):
         if document.get(name) is None:
             raise EventDecodeError(f"{name} is missing: without it the event cannot be told from another")
@@ -148,6 +155,28 @@ def _read_step_by_step(value: bytes | str, structured: bool) -> WorkflowEvent:
         return WorkflowEvent.model_validate(document)
     except ValidationError as error:
         raise EventDecodeError(f"not a workflow event: {_problems(error)}") from None
+
+
+def _parse(value: bytes | str) -> Any:
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogatepass")  # which the parser then refuses as it does bad bytes
+    try:
+        return from_json(value, allow_inf_nan=False)
+    except ValueError as error:
+        raise EventDecodeError(f"the value is not JSON: {error}") from None
+
+
+def _unwrap(document: Any, structured: bool) -> Any:
+    """Return what a document is the wrapping of: JSON text, or an object; ``None`` where it is none."""
+    if isinstance(document, str):
+        # A converter of Kafka Connect took the JSON for a text.
+        return document if document.lstrip().startswith(("{", '"')) else None
+    # An event is read whatever its headers say; no envelope has these names, as CloudEvents allows no "_".
+    if not isinstance(document, dict) or document.keys() >= _REQUIRED_ON_THE_WIRE:
+        return None
+    if document.keys() == _CONNECT_ENVELOPE:
+        return document["payload"]
+    return cloudevents.data_of(document) if structured or "specversion" in document else None
 
 
 def _is_structured(
@@ -165,23 +194,13 @@ def _is_structured(
     return False
 
 
-def _unwrap(envelope: dict[str, Any]) -> dict[str, Any]:
-    data = envelope.get("data")
-    if not isinstance(data, dict):
-        raise EventDecodeError("the CloudEvents envelope has no JSON object under 'data'")
-    return data
-
-
 def _problems(error: ValidationError) -> str:
     text = "; ".join(
         f"{'.'.join(str(part) for part in problem['loc']) or 'event'}: {problem['msg']}"
         for problem in error.errors(include_input=False, include_url=False)[:5]
     )
     # The names in it are the sender's, who must not be able to write lines of a log, nor to fill it.
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode()
-        for one in text[:_MAX_PROBLEM_CHARACTERS]
-    )
+    return printable(text)
 
 
 def _changed(event: WorkflowEvent, error: Exception) -> EventSerializationError:

@@ -103,6 +103,8 @@ UtcDatetime = Annotated[dt.datetime, AfterValidator(to_utc)]
 
 Text = Annotated[str, Field(min_length=1)]
 AnyText = Annotated[str, AfterValidator(_unicode)]
+# The first error will do: one error takes a hundred times the room of a wrong item, and there may be 500,000.
+AnyTexts = Annotated[list[AnyText], Field(fail_fast=True)]
 OptionalText = Annotated[str | None, BeforeValidator(_text_or_none)]
 #: The most characters an id may have.
 MAX_ID_CHARACTERS = 255
@@ -242,7 +244,7 @@ class WorkflowEventMetadata(_Model):
         default=SCHEMA_VERSION, description="Schema version, major.minor. Readers of 1.0 read every 1.x."
     )
     source_instance: OptionalText = Field(default=None, description="Which deployment of the source.")
-    tags: list[AnyText] | None = Field(default=None, description="The workflow's tags.")
+    tags: AnyTexts | None = Field(default=None, description="The workflow's tags.")
     owner: OptionalText = Field(default=None, description="Who owns the workflow.")
     team: OptionalText = Field(default=None, description="The team the workflow belongs to.")
     correlation_id: OptionalText = Field(default=None, description="Groups events of one business process.")
@@ -254,12 +256,8 @@ class WorkflowEventMetadata(_Model):
     )
     producer: OptionalText = Field(default=None, description="The producing library and its version.")
     orchestrator_version: OptionalText = Field(default=None, description="E.g. Airflow's version.")
-    truncated: list[AnyText] | None = Field(
-        default=None, description="Paths of the fields that were shortened."
-    )
-    redacted: list[AnyText] | None = Field(
-        default=None, description="Paths of the fields with masked secrets."
-    )
+    truncated: AnyTexts | None = Field(default=None, description="Paths of the fields that were shortened.")
+    redacted: AnyTexts | None = Field(default=None, description="Paths of the fields with masked secrets.")
 
     @model_validator(mode="after")
     def _readable_version(self) -> WorkflowEventMetadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -323,10 +324,72 @@ def test_what_is_in_an_envelope_is_refused_as_it_is_without_one(value: bytes, re
         decode(envelope, {"content-type": "application/cloudevents+json"})
 
 
-@pytest.mark.parametrize("envelope", [{}, {"data": None}, {"data": "text"}, {"data_base64": "e30="}])
+@pytest.mark.parametrize("envelope", [{}, {"data": None}, {"data": "text"}, {"data": [1]}, {"data": 7}])
 def test_an_envelope_without_an_object_in_it_is_refused(envelope: dict[str, Any]) -> None:
     with pytest.raises(EventDecodeError, match="no JSON object under 'data'"):
         decode(json.dumps(envelope), {"content-type": "application/cloudevents+json"})
+
+
+def wrapped(**fields: Any) -> bytes:
+    """The envelope of a structured CloudEvent with these fields."""
+    return json.dumps({"specversion": "1.0", "id": "1", "type": "t", "source": "s", **fields}).encode()
+
+
+STRUCTURED = {"content-type": b"application/cloudevents+json"}
+IN_BASE64 = base64.b64encode(having()).decode()
+WRAPPINGS = {
+    "data_base64": wrapped(data_base64=IN_BASE64),
+    "data_base64 beside null": wrapped(data=None, data_base64=IN_BASE64),
+    "data that is text": wrapped(data=having().decode()),
+    "data that is the text of text": wrapped(
+        data_base64=base64.b64encode(json.dumps(having().decode()).encode()).decode()
+    ),
+    "data": wrapped(data=VALID),
+    "a JSON string": json.dumps(having().decode()).encode(),
+    "a JSON string of an envelope": json.dumps(wrapped(data=VALID).decode()).encode(),
+    "Kafka Connect's envelope of text": json.dumps(
+        {"schema": {"type": "string", "optional": False}, "payload": having().decode()}
+    ).encode(),
+    "Kafka Connect's envelope of an object": json.dumps({"schema": None, "payload": VALID}).encode(),
+}
+
+
+@pytest.mark.parametrize("headers", [None, [], {"content-type": b"application/json"}, STRUCTURED])
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_an_event_is_read_in_whatever_it_was_wrapped_on_its_way(wrapping: str, headers: Any) -> None:
+    assert decode(WRAPPINGS[wrapping], headers) == decode(having())
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"data_base64": "not base64"}, "is not base64"),
+        ({"data_base64": "ü"}, "is not base64"),
+        ({"data_base64": 7}, "is not base64"),
+        ({"data_base64": "e30="}, "event_id is missing"),
+        ({"data_base64": base64.b64encode(b"text").decode()}, "is not JSON"),
+        ({"data": "{"}, "is not JSON"),
+        ({"data": without("timestamp").decode()}, "timestamp is missing"),
+    ],
+)
+def test_what_is_wrong_within_an_envelope_is_told(fields: dict[str, Any], reason: str) -> None:
+    for headers in (None, STRUCTURED):
+        with pytest.raises(EventDecodeError, match=reason):
+            decode(wrapped(**fields), headers)
+
+
+def test_an_event_is_not_unwrapped_without_end() -> None:
+    value = having().decode()
+    for _ in range(6):
+        value = json.dumps(value)
+
+    with pytest.raises(EventDecodeError, match="JSON str, not an object"):
+        decode(value)
+
+
+def test_a_batch_of_events_is_refused_with_what_to_do() -> None:
+    with pytest.raises(EventDecodeError, match="JSON list, not an object: send each event as a message"):
+        decode(json.dumps([VALID]), {"content-type": "application/cloudevents-batch+json"})
 
 
 def test_the_size_of_a_record_counts_key_value_and_headers() -> None:
