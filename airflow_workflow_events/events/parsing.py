@@ -57,19 +57,18 @@ def read_at_once(value: bytes, *, structured: bool = False) -> WorkflowEvent | N
     except ValueError:
         return None
     # After all of it, as an error for each of thousands of fields would take a multiple of the time.
-    payload = event.payload
+    payload, metadata = event.payload, event.metadata
     data = payload.data
     if type(data) is not dict or not is_within_limits(data):
         return None
-    for model in (event, payload, event.metadata):
-        extra = model.__pydantic_extra__
-        if extra and not _take_extra(extra):
-            return None
+    if event.__pydantic_extra__ or payload.__pydantic_extra__ or metadata.__pydantic_extra__:
+        return event if all(map(_take_extra, (event, payload, metadata))) else None
     return event
 
 
-def _take_extra(fields: dict[str, Any]) -> bool:
+def _take_extra(model: BaseModel) -> bool:
     """Take the fields that nobody knows as they are, but for those that are null, which stand for absent."""
+    fields = model.__pydantic_extra__ or {}
     for name in [name for name, value in fields.items() if value is None]:
         del fields[name]
     return is_within_limits(fields, depth=-1)
