@@ -219,10 +219,3 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 - anybody's code
         return type(error).__name__
-
-
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped, so that a terminal shows and does not obey them."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -14,7 +14,6 @@ import datetime as dt
 import os
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
