@@ -15,8 +15,8 @@ import sys
 
 log = logging.getLogger(__name__)
 
-# Longer than the relay itself takes to deliver what it can when it is stopped.
-_STOP_SECONDS = 25.0
+# While Kafka is away this delays the end of the worker; what is left stays in the outbox.
+_STOP_SECONDS = 10.0
 _DISPATCH_UID = "workflow-events-relay"
 
 
@@ -39,7 +39,7 @@ class _WorkersRelay:
         log.info("workflow events of this worker's tasks are relayed by process %d", self.process.pid)
 
     def stop(self, **_: object) -> None:
-        """Let it deliver for a while, and end it."""
+        """Let it deliver for at most ten seconds, and end it."""
         process, self.process = self.process, None
         if process is None:
             return

@@ -85,6 +85,17 @@ class AirflowDeployment:
         Raises:
             DeploymentError: a process ended or did not become healthy in time.
         """
+        self.migrate()
+        for component in COMPONENTS:
+            self._start(component)
+        self.await_condition(self._healthy, timeout_seconds, "Airflow's processes to be healthy")
+
+    def migrate(self) -> None:
+        """Create the database and the user.
+
+        Raises:
+            DeploymentError: Airflow refused to.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
         passwords = self.home / "simple_auth_manager_passwords.json"
         passwords.write_text(json.dumps({self.user: self.password}))
@@ -96,9 +107,6 @@ class AirflowDeployment:
             )
         if code:
             raise DeploymentError(f"airflow db migrate failed, see {self.logs / 'db-migrate.log'}")
-        for component in COMPONENTS:
-            self._start(component)
-        self.await_condition(self._healthy, timeout_seconds, "Airflow's processes to be healthy")
 
     def stop(self) -> None:
         """End every process that was started here; a further ctrl-C does not cut it short."""

@@ -1,0 +1,1 @@
+"""Airflow as it runs in production, compared with its own database row by row."""

@@ -1,0 +1,176 @@
+"""The comparison tells what is missing, what is too much and what differs."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.faults.deployments import comparison
+from tests.faults.deployments.comparison import compare
+from tests.faults.deployments.sources import Transition
+
+_BEGIN = datetime(2026, 11, 27, tzinfo=UTC)
+_TRANSACTIONS = itertools.count(100)
+
+
+def at(seconds: float) -> datetime:
+    return _BEGIN + timedelta(seconds=seconds)
+
+
+def run(state: str, previous: str | None, **fields: Any) -> Transition:
+    """A transition of the run, by a scheduler."""
+    return transition(state=state, previous=previous, task_id=None, map_index=None, try_number=None, **fields)
+
+
+def transition(**fields: Any) -> Transition:
+    """A transition of the run's one task, as its process reports it."""
+    defaults: dict[str, Any] = {
+        "at": at(1),
+        "made_by": "scheduler" if fields.get("task_id", "work") is None else "api-server",
+        "transaction": next(_TRANSACTIONS),
+        "dag_id": "dag",
+        "run_id": "run",
+        "task_id": "work",
+        "map_index": -1,
+        "try_number": 1,
+        "operator": "PythonOperator",
+        "queued_at": at(0),
+        "started_at": at(1),
+        "ended_at": at(2) if fields.get("state") != "running" else None,
+        "clear_number": 0,
+        "run_type": "manual",
+    }
+    return Transition(**{**defaults, **fields})
+
+
+def message(event_type: str, state: str, event_id: str | None = None, **data: Any) -> dict[str, Any]:
+    """An event of the run or, with ``task``, of its task."""
+    common = {
+        "state": state,
+        "started_at": at(1).isoformat(),
+        "ended_at": None if state == "running" else at(2).isoformat(),
+        "clear_number": 0,
+        "run_type": "manual",
+    }
+    return {
+        "event_id": event_id or event_type,
+        "event_type": event_type,
+        "workflow_id": "dag",
+        "workflow_run_id": "run",
+        "payload": {"data": {**common, **data}},
+    }
+
+
+_TASK: dict[str, Any] = {"task": {"task_id": "work", "map_index": -1, "try_number": 1}}
+
+
+def test_events_that_say_what_was_stored_leave_nothing_to_tell() -> None:
+    found = compare(
+        [
+            run("running", "queued"),
+            transition(state="running", previous="queued"),
+            transition(state="success", previous="running"),
+            run("success", "running"),
+        ],
+        [
+            message("workflow.started", "running"),
+            message("task.started", "running", **_TASK),
+            message("task.completed", "success", **_TASK),
+            message("workflow.completed", "success"),
+        ],
+    )
+    assert (found.runs, found.tasks, found.expected) == (1, 1, 4)
+    assert (found.missing.total(), found.unexplained, found.phantoms, found.differing) == (0, [], [], [])
+
+
+def test_a_row_flushed_twice_in_one_transaction_has_changed_once() -> None:
+    found = compare(
+        [
+            run("running", "queued", transaction=7, started_at=None),
+            run("running", "running", transaction=7, started_at=at(1)),
+        ],
+        [message("workflow.started", "running")],
+    )
+    assert (found.expected, found.unexplained, found.differing) == (1, [], [])
+
+
+def test_a_task_that_goes_on_after_a_deferral_has_started_once() -> None:
+    states = ["queued", "running", "deferred", "scheduled", "queued", "running"]
+    pairs = itertools.pairwise(states)
+    found = compare(
+        [transition(state=state, previous=previous) for previous, state in pairs],
+        [message("task.started", "running", **_TASK)],
+    )
+    assert (found.expected, found.unexplained) == (1, [])
+
+
+def test_a_missing_event_that_nothing_explains_is_named() -> None:
+    found = compare([run("running", "queued"), transition(state="success", previous="running")], [])
+    assert [one.key.event_type for one in found.unexplained] == ["workflow.started", "task.completed"]
+    assert [one.key.event_type for one in found.missing_of_runs] == ["workflow.started"]
+    assert "missing: Key(event_type='workflow.started'" in found.details()
+
+
+def test_an_event_of_what_was_never_stored_is_a_phantom() -> None:
+    found = compare([], [message("workflow.started", "running")])
+    assert [one.key.event_type for one in found.phantoms] == ["workflow.started"]
+
+
+def test_an_event_that_says_something_else_differs() -> None:
+    found = compare([run("success", "running")], [message("workflow.completed", "success", clear_number=1)])
+    assert (found.unexplained, found.phantoms) == ([], [])
+    assert "clear_number" in found.differing[0]
+
+
+def test_repetitions_and_contradictions_under_one_id_are_counted() -> None:
+    found = compare(
+        [run("success", "running")],
+        [
+            message("workflow.completed", "success", "one"),
+            message("workflow.completed", "success", "one"),
+            message("workflow.completed", "success", "one", run_type="scheduled"),
+        ],
+    )
+    assert found.repeated == 2
+    assert found.contradicting == ["workflow.completed one: run_type"]
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        (transition(state="skipped", previous=None), comparison.SKIPPED),
+        (transition(state="success", previous=None, made_by="scheduler-2"), comparison.BY_SCHEDULER),
+        (transition(state="skipped", previous="running", made_by="scheduler"), comparison.TAKEN_AWAY),
+        (transition(state="success", previous="deferred", made_by="triggerer"), comparison.BY_TRIGGERER),
+        (transition(state="running", previous="queued"), comparison.KILLED_BEFORE),
+    ],
+)
+def test_what_airflow_tells_no_listener_has_a_cause(row: Transition, cause: str) -> None:
+    found = compare([row], [])
+    assert (found.missing, found.unexplained) == ({cause: 1}, [])
+
+
+def test_an_end_is_missing_for_a_kill_only_right_after_it_was_stored() -> None:
+    row = transition(state="success", previous="running", at=at(10))
+    assert compare([row], [], kills=[at(12)]).missing == {comparison.KILLED_AFTER: 1}
+    assert len(compare([row], [], kills=[at(9), at(60)]).unexplained) == 1
+
+
+def test_a_task_changed_together_with_its_run_tells_nothing_of_its_own() -> None:
+    found = compare(
+        [
+            run("failed", "running", transaction=3, made_by="api-server"),
+            transition(state="failed", previous="running", transaction=3),
+        ],
+        [message("workflow.failed", "failed")],
+    )
+    assert (found.missing, found.unexplained) == ({comparison.WITH_THE_RUN: 1}, [])
+
+
+def test_the_start_of_a_run_of_a_command_has_no_hook() -> None:
+    row = run("running", "queued", made_by="dags-test")
+    assert compare([row], [], commands=["dags-test"]).missing == {comparison.NO_START_HOOK: 1}
+    assert len(compare([row], []).unexplained) == 1

@@ -1,0 +1,121 @@
+"""Two schedulers on one PostgreSQL, all kinds of runs, and everything killed in turn."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.jvm import KafkaCluster
+from tests.databases import PostgreSQL
+from tests.faults.conftest import NoteFault
+from tests.faults.deployments import operations
+from tests.faults.deployments.production import (
+    SOON_NOTICED,
+    START_SECONDS,
+    Production,
+    Watched,
+    production_options,
+    trigger_all,
+)
+from tests.faults.deployments.sources import AirflowDatabase
+
+pytestmark = [
+    pytest.mark.airflow_e2e,
+    pytest.mark.real_kafka,
+    pytest.mark.xdist_group("airflow"),
+    pytest.mark.timeout(3000),
+]
+
+_DAGS = Path(__file__).parent / "dags"
+_ALL = [
+    "plain",
+    "retrying",
+    "skipping",
+    "mapped",
+    "grouped",
+    "empty",
+    "deferring",
+    "rescheduling",
+    "failing",
+    "failing_fast",
+    "task_timing_out",
+    "run_timing_out",
+    "producing",
+]
+_OTHERS = ["long", "changing", "deleted", "consuming", "backfilled"]
+_KILLED = ["scheduler", "scheduler-2", "dag-processor", "triggerer", "api-server"]
+_ROUNDS = 4
+_HEALTHY_SECONDS = 180
+
+
+@contextmanager
+def two_schedulers(
+    tmp_path: Path, packages: Path, postgresql: PostgreSQL, kafka: KafkaCluster, config: Mapping[str, str]
+) -> Iterator[Watched]:
+    """Everything on one host, with one outbox in a file."""
+    database_url = postgresql.new_database()
+    home, dags = tmp_path / "airflow", tmp_path / "dags"
+    home.mkdir()
+    shutil.copytree(_DAGS, dags)
+    config = {"dag_processor.min_file_process_interval": "10", "core.parallelism": "8", **config}
+    options = production_options(
+        database_url, kafka.bootstrap_servers, executor="LocalExecutor", config=config
+    )
+    database = AirflowDatabase(database_url)
+
+    def on_database(airflow: Production) -> None:
+        database.watch()
+        airflow.start_component("scheduler-2")
+
+    with Production(home, dags, packages=packages, on_database=on_database, **options) as airflow:
+        airflow.start(START_SECONDS)
+        airflow.await_dags({*_ALL, *_OTHERS}, START_SECONDS)
+        yield Watched(airflow, database, kafka.bootstrap_servers)
+
+
+def test_two_schedulers_tell_what_they_did_and_what_was_done_by_hand(
+    tmp_path: Path, packages: Path, postgresql: PostgreSQL, kafka: KafkaCluster, note_fault: NoteFault
+) -> None:
+    with two_schedulers(tmp_path, packages, postgresql, kafka, {}) as watched:
+        trigger_all(watched.airflow, _ALL, times=2)
+        operations.backfill(watched.airflow)
+        operations.operate(watched)
+        operations.change_file(watched, tmp_path / "dags")
+        watched.await_quiet()
+        found = watched.compare()
+    note_fault(
+        "two schedulers; marks, clears, a backfill, a changed and a deleted DAG", 1, remark=found.summary()
+    )
+    assert found.unexplained == [], found.details()
+    assert found.phantoms == [], found.details()
+
+
+def test_no_event_of_a_run_is_missing_after_twenty_kills_and_two_restarts_of_kafka(
+    tmp_path: Path, packages: Path, postgresql: PostgreSQL, kafka: KafkaCluster, note_fault: NoteFault
+) -> None:
+    chance = random.Random(1)
+    with two_schedulers(tmp_path, packages, postgresql, kafka, SOON_NOTICED) as watched:
+        airflow = watched.airflow
+        for number in range(_ROUNDS):
+            trigger_all(airflow, _ALL)
+            if number % 2:
+                kafka.kill(1)
+            for name in chance.sample(_KILLED, len(_KILLED)):
+                airflow.kill_part(name)
+                airflow.start_component(name)
+                airflow.await_condition(
+                    airflow._healthy, _HEALTHY_SECONDS, f"Airflow without {name} to recover"
+                )
+            if number % 2:
+                kafka.start_broker(1)
+        watched.await_quiet()
+        found = watched.compare()
+    kills = _ROUNDS * len(_KILLED)
+    note_fault("two schedulers; every process killed, Kafka restarted twice", kills, remark=found.summary())
+    assert found.missing_of_runs == [], found.details()
+    assert found.unexplained == [], found.details()
