@@ -145,6 +145,7 @@ class WorkflowEventSensor(BaseSensorOperator):
         # Not under its public name: Airflow refuses a DAG with a task that has an attribute
         # ``end_from_trigger`` as soon as any listener is registered (airflow.dag_processing.dagbag).
         self._end_from_trigger = end_from_trigger
+        self._trouble: str | None = None
         self._deadline = 0.0  # on the clock of the process that executes it
 
     def execute(self, context: Context) -> Any:
@@ -153,7 +154,7 @@ class WorkflowEventSensor(BaseSensorOperator):
         self.log.info("Waiting for %s, for up to %g s.", trigger, self.timeout)
         if not self.deferrable:
             self._deadline = monotonic() + self.timeout
-            return super().execute(context)
+            return self._execute_here(context)
         return self.defer(
             trigger=trigger,
             method_name="execute_complete",
@@ -164,8 +165,17 @@ class WorkflowEventSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return the event that the trigger has found, or fail for it."""
         if event.get("timed_out"):
-            raise AirflowSensorTimeout(f"nothing of what is waited for came within {self.timeout:g} s")
+            message = f"nothing of what is waited for came within {self.timeout:g} s"
+            raise AirflowSensorTimeout(_with_trouble(message, event.get("trouble")))
         return self._judge(event["event"], failed=event["failed"])
+
+    def _execute_here(self, context: Context) -> Any:
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout as error:
+            if self._trouble is None:
+                raise
+            raise AirflowSensorTimeout(_with_trouble(str(error), self._trouble)) from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Read the topic from ``since``: to its end, or in mode ``poke`` until the sensor's timeout."""
@@ -179,7 +189,10 @@ class WorkflowEventSensor(BaseSensorOperator):
                 for received in self._read(consumer.intake):
                     if (found := trigger.judge(received)) is not None:
                         return PokeReturnValue(True, self._judge(found["event"], failed=found["failed"]))
+                connection = consumer.intake.client.connection
+                self._trouble = connection.trouble_since(0) if connection.is_troubled else None
         except KafkaError as error:
+            self._trouble = str(error)
             if not error.retriable:
                 raise
             self.log.warning("The topic cannot be read for now; trying again: %s", error)
@@ -253,6 +266,10 @@ class WorkflowEventSensor(BaseSensorOperator):
             return since
         due = _due(context["dag_run"])
         return due if since is None else due - since
+
+
+def _with_trouble(message: str, trouble: str | None) -> str:
+    return f"{message} (Kafka said last: {trouble})" if trouble else message
 
 
 def _due(run: Any) -> dt.datetime:

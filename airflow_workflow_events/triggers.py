@@ -8,7 +8,7 @@ import asyncio
 import datetime as dt
 import hashlib
 import json
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_workflow_events.compat import conf
-from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.errors import ConfigurationError, WorkflowEventsError
 from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.kafka.config import check_group_id, check_topic
@@ -135,6 +135,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
             "end_from_trigger": end_from_trigger or None,
             "until": until,
         }
+        self._trouble: Callable[[], str | None] = lambda: None
         self._parameters = {
             "event_type": None,  # given explicitly, as its default is not "any"
             **self.awaited.parameters,
@@ -185,8 +186,11 @@ class WorkflowEventTrigger(BaseEventTrigger):
             async with asyncio.timeout(self._remaining_seconds()):
                 found = await self._find()
         except TimeoutError:
+            # What Kafka said last is in the triggerer's log alone, unless the task tells it.
             found = {"failed": True, "timed_out": True}
-        except ConfigurationError:
+            if (trouble := self._trouble()) is not None:
+                found["trouble"] = trouble
+        except WorkflowEventsError:
             await _sleep_until(resumable_at)
             raise
         if self.end_from_trigger and is_in_triggerer and not found["failed"]:
@@ -204,7 +208,9 @@ class WorkflowEventTrigger(BaseEventTrigger):
         from airflow_workflow_events.waiting import EventStream
 
         filters = [one for one in (self.awaited, self._failures) if one is not None]
-        async with EventStream(self.workflow_events_conn_id, self.topic, filters, self.start) as stream:
+        stream = EventStream(self.workflow_events_conn_id, self.topic, filters, self.start)
+        self._trouble = stream.trouble
+        async with stream:
             async for delivery in stream:
                 if not isinstance(delivery, Progress) and (found := self.judge(delivery)) is not None:
                     return found

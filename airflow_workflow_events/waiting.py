@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_workflow_events.errors import ConfigurationError, ConsumerClosedError
+from airflow_workflow_events.errors import ConfigurationError, ConsumerClosedError, WorkflowEventsError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
 
@@ -39,8 +39,9 @@ _lock = threading.Lock()
 class EventStream:
     """What comes of the events that somebody waits for; to be entered, and iterated over.
 
-    Iterating raises :class:`~airflow_workflow_events.errors.ConfigurationError` where no consumer can be made
-    of the connection. Whatever else is wrong is sat out.
+    Iterating raises where waiting is in vain: :class:`~airflow_workflow_events.errors.ConfigurationError`
+    where no consumer can be made of the connection, ``KafkaAuthenticationError`` and
+    ``KafkaAuthorizationError`` where the brokers refuse its login or the topic. An outage does not end it.
 
     Args:
         conn_id: Airflow's connection.
@@ -83,12 +84,16 @@ class EventStream:
         while True:
             while self._waiting:
                 delivery = self._waiting.popleft()
-                if isinstance(delivery, ConfigurationError):
+                if isinstance(delivery, WorkflowEventsError):
                     raise delivery
                 yield delivery
             self._arrived.clear()
             if not self._waiting:
                 await self._arrived.wait()
+
+    def trouble(self) -> str | None:
+        """Return the last error of the consumer, if it has one and has not recovered."""
+        return None if self._hub is None else self._hub.trouble()
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Take what has come, in the hub's thread."""

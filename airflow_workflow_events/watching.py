@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from airflow_workflow_events.errors import KafkaError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
+from airflow_workflow_events.kafka.client_log import kind_of
 from airflow_workflow_events.kafka.group_offsets import GroupOffsets
 from airflow_workflow_events.kafka.intake import ReceivedEvent
 from airflow_workflow_events.kafka.positions import StartFrom
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _PAUSE_SECONDS = 5.0
+_TELL_AGAIN_SECONDS = 60.0
 # Before Airflow 3.3 nobody says when an event was stored. The triggerer hands it over in a second or two.
 _HAND_OVER_SECONDS = 30.0
 # Brokers forget what an empty group has committed after a week (offsets.retention.minutes), counted from the
@@ -178,11 +180,15 @@ class Watcher:
 
     async def _find_position(self) -> Positions | None:
         """Return what is committed; ``None`` if nothing is. Sits an outage of the brokers out."""
+        told: dict[str, float] = {}
         while True:
             try:
                 return await self._keeper.find(self._group_id, self._topic)
             except KafkaError as error:
-                log.error("the position of %s cannot be read, trying again: %s", self._group_id, error)
+                kind = kind_of(str(error))
+                if monotonic() >= told.get(kind, 0.0):
+                    told = {kind: monotonic() + _TELL_AGAIN_SECONDS}
+                    log.error("the position of %s cannot be read, trying again: %s", self._group_id, error)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _advance(self, positions: Positions) -> None:

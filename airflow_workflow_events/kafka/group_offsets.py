@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -15,10 +16,10 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException, TopicPartition
 
 from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError
+from airflow_workflow_events.kafka.assignment import FINAL, reading_error
 from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_group_id
 from airflow_workflow_events.kafka.connection import Connection, refused_configuration
 from airflow_workflow_events.kafka.consumer_client import Place
-from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topics import connection_options
 
 _ANSWER_SECONDS = 10.0
@@ -26,6 +27,7 @@ _ANSWER_SECONDS = 10.0
 # before it gives a commit up; so none is left over when a client is closed.
 _COORDINATOR_SECONDS = 6.0
 _POLL_SECONDS = 0.005
+_FIRST_SLICE_SECONDS = 0.5
 _UNANSWERED = frozenset({Code._TIMED_OUT, Code._WAIT_COORD, Code._TRANSPORT})  # noqa: SLF001 - their public names
 # Each client has a thread for every broker, and connections; who commits often keeps them.
 _MAX_CLIENTS = 8
@@ -106,7 +108,7 @@ class _Client:
         check_group_id(group_id)
         self.used_at = monotonic()
         self._config = connection_options(config)
-        self._connection = Connection(self._config)
+        self._connection = Connection({**self._config, "group.id": group_id})
         self._answers: list[tuple[Code | None, list[TopicPartition]]] = []
         answers, note = self._answers, self._connection.note
         try:
@@ -129,17 +131,38 @@ class _Client:
     def committed(self, topic: str) -> dict[Place, int] | None:
         began = monotonic()
         try:
+            if not self._connection.was_accepted:
+                ask = partial(self._consumer.list_topics, topic)
+                self._connection.prove(lambda seconds: ask(timeout=seconds), self._serve, _ANSWER_SECONDS)
             found = self._consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
             if found.error is not None:
                 if found.error.code() == Code.UNKNOWN_TOPIC_OR_PART:
                     return None
-                raise self._translated(found.error, began)
-            asked = [TopicPartition(topic, partition) for partition in sorted(found.partitions)]
-            answer = self._consumer.committed(asked, timeout=_ANSWER_SECONDS)
+                raise self._translated(found.error, began, topic)
+            answer = self._committed([TopicPartition(topic, one) for one in sorted(found.partitions)], began)
         except KafkaException as error:
-            raise self._translated(error.args[0], began) from None
+            raise self._translated(error.args[0], began, topic) from None
         self._check(answer, began)
         return {(one.topic, one.partition): one.offset for one in answer if one.offset >= 0}
+
+    def _committed(self, asked: list[TopicPartition], began: float) -> list[TopicPartition]:
+        """Ask in slices: that the group is refused is told beside the answer, which then never comes."""
+        seconds = _FIRST_SLICE_SECONDS
+        while True:
+            try:
+                return self._consumer.committed(asked, timeout=seconds)
+            except KafkaException as error:
+                self._serve()
+                if error.args[0].code() not in _UNANSWERED or monotonic() > began + _ANSWER_SECONDS:
+                    raise
+            seconds = min(seconds * 2, max(began + _ANSWER_SECONDS - monotonic(), _FIRST_SLICE_SECONDS))
+
+    def _serve(self, seconds: float = 0) -> None:
+        """Serve callbacks; raises where the brokers refuse the group, which they tell a consumer here."""
+        message = self._consumer.poll(seconds)
+        error = None if message is None else message.error()
+        if error is not None and error.code() in FINAL:
+            raise KafkaException(error)
 
     def commit(self, positions: Mapping[Place, int]) -> None:
         began = monotonic()
@@ -152,7 +175,10 @@ class _Client:
         while not self._answers:
             if monotonic() > began + _ANSWER_SECONDS:
                 raise self._translated(Code(Code._TIMED_OUT), began)  # noqa: SLF001 - its public name
-            self._consumer.poll(_POLL_SECONDS)
+            try:
+                self._serve(_POLL_SECONDS)
+            except KafkaException as error:
+                raise self._translated(error.args[0], began) from None
         refused, partitions = self._answers[0]
         if refused is not None:
             raise self._translated(refused, began)
@@ -172,12 +198,14 @@ class _Client:
             if one.error is not None:
                 raise self._translated(one.error, began)
 
-    def _translated(self, error: Code, began: float) -> KafkaError:
+    def _translated(self, error: Code, began: float, topic: str | None = None) -> KafkaError:
         if error.code() in _UNANSWERED:
+            if (refusal := self._connection.refusal()) is not None:
+                return refusal
             self._consumer.poll(0)  # what was wrong is told to the callback
             reason = self._connection.trouble_since(began) or "no answer"
             return KafkaTimeoutError(f"no broker answered about the group ({reason})", name=error.name())
-        return translate(error, self._connection.safe_text(error))
+        return reading_error(error, self._connection, topic)
 
 
 _open_clients: weakref.WeakSet[_Client] = weakref.WeakSet()

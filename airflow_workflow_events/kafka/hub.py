@@ -14,13 +14,17 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
+from typing import TypeGuard
 
 from airflow_workflow_events.errors import (
     ConfigurationError,
     ConsumerClosedError,
+    KafkaAuthenticationError,
+    KafkaAuthorizationError,
     KafkaConnectionError,
     KafkaError,
     WorkflowEventsError,
+    text_of,
 )
 from airflow_workflow_events.kafka.consumer_client import ConsumerClient, Place
 from airflow_workflow_events.kafka.intake import Intake, Passed, ReceivedEvent, Taken
@@ -54,8 +58,9 @@ _STOP_SECONDS = 5.0
 class EventHub:
     """Reads a topic once for many subscriptions, in a thread of its own; safe to use from several threads.
 
-    An outage of the brokers is sat out: the thread goes on where it was as soon as they are back. So is a
-    configuration that has become wrong, but for subscriptions that have not begun: they are told.
+    It waits for brokers that are away, and goes on where it was as soon as they are back. Where the
+    configuration is wrong, or the brokers refuse the login or the topic, subscriptions that have not begun
+    are told; those that have been served wait on, as it may be put right.
 
     Args:
         open_intake: makes the consumer: without a group, from the end of the topic, of all events. Called in
@@ -75,6 +80,8 @@ class EventHub:
         self._reached: dict[Place, int] = {}
         self._going_forward: dict[Place, float] = {}  # since when it brought nothing, after going back
         self._has_begun = False
+        self._last_error: str | None = None
+        self._client: ConsumerClient | None = None
         self._ask_at = 0.0
         self._progress_at = 0.0
         self._used_at = monotonic()
@@ -131,13 +138,31 @@ class EventHub:
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait shall not wait for nothing
                 if monotonic() - began > _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS  # it worked for a while
-                if isinstance(error, ConfigurationError):
+                if _is_final(error):
                     self._refuse(error)
                 self._report(error, pause)
-                self._closed.wait(pause)
+                self._pause(pause, for_new=_is_final(error))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
+    def _pause(self, seconds: float, *, for_new: bool) -> None:
+        """Wait, but not long where somebody new waits for an answer (``for_new``)."""
+        soonest = min(seconds, _FIRST_PAUSE_SECONDS) if for_new else seconds
+        self._closed.wait(soonest)
+        for _ in range(round((seconds - soonest) / _POLL_SECONDS)):
+            if self._subscriptions.new() or self._closed.wait(_POLL_SECONDS):
+                return
+
+    def trouble(self) -> str | None:
+        """Return what keeps events from coming, if anything does: the last error."""
+        if self._last_error is not None:
+            return self._last_error
+        client = self._client
+        return (
+            None if client is None or client.connection.was_accepted else client.connection.trouble_since(0)
+        )
+
     def _report(self, error: Exception, pause: float) -> None:
+        self._last_error = text_of(error) or type(error).__name__
         goes_on = "ends" if self.is_closed else f"goes on in {pause:g} s"
         if isinstance(error, WorkflowEventsError):
             log.error("waiting for events of %s %s: %s", self._name, goes_on, error)
@@ -157,7 +182,7 @@ class EventHub:
             if not self._subscriptions:
                 self._closed.set()
 
-    def _refuse(self, error: ConfigurationError) -> None:
+    def _refuse(self, error: WorkflowEventsError) -> None:
         """Tell those who have not begun. Those who have been served wait on, as it may be put right."""
         for one in self._subscriptions.new():
             self._subscriptions.remove(one)
@@ -166,7 +191,7 @@ class EventHub:
 
     def _serve(self) -> None:
         intake = self._open_intake()
-        client = intake.client
+        client = self._client = intake.client
         try:
             client.check_connection(_CONNECT_SECONDS)
             if not client.is_settled:
@@ -174,6 +199,7 @@ class EventHub:
             if self._has_begun:
                 self._go_on(client)
             self._has_begun = True
+            self._last_error = None
             while not self._is_over():
                 self._notice_partitions(client)
                 self._take_up(client)
@@ -318,6 +344,13 @@ class EventHub:
         for one in self._subscriptions.served():
             if one.wants_progress:
                 one.deliver([Progress(one.served_to(self._next))])
+
+
+def _is_final(error: Exception) -> TypeGuard[WorkflowEventsError]:
+    """Whether waiting does not help, but changing a setting, a grant or a login does."""
+    if isinstance(error, ConfigurationError | KafkaAuthenticationError | KafkaAuthorizationError):
+        return not error.retriable
+    return isinstance(error, KafkaConnectionError) and not error.retriable  # the listener speaks otherwise
 
 
 def _lower(positions: dict[Place, int], others: Positions) -> None:

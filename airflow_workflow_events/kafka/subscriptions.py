@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.errors import WorkflowEventsError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.kafka.consumer_client import Place
 from airflow_workflow_events.kafka.intake import ReceivedEvent
@@ -28,8 +28,8 @@ class Progress(NamedTuple):
     positions: Positions
 
 
-Delivery = ReceivedEvent | Progress | ConfigurationError
-"""What a subscription is told. The error is the last: no consumer could be made, and waiting is in vain."""
+Delivery = ReceivedEvent | Progress | WorkflowEventsError
+"""What a subscription is told. The error is the last: the topic cannot be read, and waiting is in vain."""
 
 
 class Subscription:
