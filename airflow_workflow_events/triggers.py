@@ -8,15 +8,17 @@ import asyncio
 import datetime as dt
 import hashlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TaskSuccessEvent, TriggerEvent
+from pydantic import ValidationError
 
 from airflow_workflow_events.compat import conf
-from airflow_workflow_events.errors import ConfigurationError, WorkflowEventsError
+from airflow_workflow_events.errors import ConfigurationError, WorkflowEventsError, printable
 from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.kafka.config import check_group_id, check_topic
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from airflow_workflow_events.kafka.intake import ReceivedEvent
     from airflow_workflow_events.kafka.positions import StartFrom
     from airflow_workflow_events.watching import Watcher
+
+log = logging.getLogger(__name__)
 
 _CLASS_PATH = "airflow_workflow_events.triggers.WorkflowEventTrigger"
 
@@ -260,16 +264,33 @@ class WorkflowEventTrigger(BaseEventTrigger):
 def triggering_workflow_events(context: Mapping[str, Any]) -> list[WorkflowEvent]:
     """Return the workflow events that started a run, through whichever asset they came; the oldest is first.
 
+    What other triggers, tasks or people have put into an asset event is passed over. So is a workflow event
+    that this version cannot read, with a warning.
+
     Args:
         context: the task's context, as a task gets it with ``**context``.
-
-    Raises:
-        pydantic.ValidationError: an asset event holds something else than this trigger has put there.
     """
     found = context.get("triggering_asset_events") or {}
-    extras = [event.extra for events in found.values() for event in events]
-    events = [WorkflowEvent.model_validate(extra["payload"]) for extra in extras if extra.get("from_trigger")]
-    return sorted(events, key=lambda event: event.timestamp)  # Airflow gives them in any order
+    read = (_event_in(asset_event.extra) for asset_events in found.values() for asset_event in asset_events)
+    # Airflow gives them in any order.
+    return sorted((event for event in read if event is not None), key=lambda event: event.timestamp)
+
+
+def _event_in(extra: object) -> WorkflowEvent | None:
+    if not isinstance(extra, Mapping) or not extra.get("from_trigger"):
+        return None
+    payload = extra.get("payload")
+    if not isinstance(payload, Mapping) or not payload.keys() >= {"event_id", "event_type", "workflow_id"}:
+        return None
+    try:
+        return WorkflowEvent.model_validate(payload)
+    except ValidationError as error:
+        log.warning(
+            "passed over event %s of an asset, which cannot be read: %s",
+            printable(payload["event_id"]),
+            printable(error),
+        )
+        return None
 
 
 def resume_after_seconds() -> float:

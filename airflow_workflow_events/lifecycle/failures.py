@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextvars
 import logging
 import queue
+import re
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_workflow_events.errors import EventValidationError
@@ -29,17 +30,23 @@ def failed_tasks(
 ) -> list[str] | None:
     """Return the ids of the run's failed tasks, or ``None`` where Airflow cannot be asked.
 
-    The context of a DAG callback names only the task that decided the run. Airflow's supervisor answers this
-    question in the DAG processor and in tasks; under ``dag.test()`` and in a triggerer nobody may.
+    An instance of a mapped task is named ``task_id[map_index]``. The context of a DAG callback names only the
+    task that decided the run. Airflow's supervisor answers this question in the DAG processor and in tasks;
+    under ``dag.test()`` and in a triggerer nobody may.
     """
     ask = get(context.get("ti"), "get_task_states")
     if not callable(ask):
         return None
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
+    def states(**criteria: Any) -> dict[str, Any]:
+        run_id = identity.workflow_run_id
+        of_run: dict[str, Any] = ask(identity.workflow_id, run_ids=[run_id], **criteria).get(run_id, {})
+        return of_run
+
     def question() -> None:
         try:
-            answers.put(ask(identity.workflow_id, run_ids=[identity.workflow_run_id]))
+            answers.put(_failed_ids(states, context))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits
             answers.put(error)
 
@@ -49,14 +56,52 @@ def failed_tasks(
         threading.Thread(
             target=context_of_logs.run, args=(question,), name="workflow-events-question", daemon=True
         ).start()
-        # An exception as the answer has no get(), and is logged below as whatever went wrong.
-        states = answers.get(timeout=patience_seconds)
-        of_run = states.get(identity.workflow_run_id, {})
-        failed = (text_or_none(task) for task, state in of_run.items() if enum_value(state) in _FAILED)
-        return sorted(filter(None, failed))
+        answer = answers.get(timeout=patience_seconds)
     except Exception as error:  # noqa: BLE001 - this adds to the event and must never cost it
-        log.info("could not ask Airflow for the failed tasks: %s", type(error).__name__)
+        answer = error
+    if isinstance(answer, Exception):
+        log.info("could not ask Airflow for the failed tasks: %s", type(answer).__name__)
         return None
+    return sorted(answer)
+
+
+def _failed_ids(states: Callable[..., dict[str, Any]], context: Mapping[str, Any]) -> set[str]:
+    """Return the ids of the failed tasks.
+
+    Airflow calls an instance of a mapped task ``task_id_INDEX``, which may be another task's id as well.
+    """
+    tasks = get(context.get("dag"), "task_dict") or {}
+    failed: set[str] = set()
+    for name, state in states().items():
+        base, _, index = str(name).rpartition("_")
+        of_mapped = f"{base}[{index}]" if index.isdecimal() and _is_mapped(tasks.get(base)) else None
+        if of_mapped is not None and name in tasks:  # the state of either may have displaced the other's
+            own = _state_of(name, name, states)
+            others = _state_of(name, base, states)
+            if own is None and others is None and _has_failed(state):
+                ti = context.get("ti")
+                failed.add(name if get(ti, "task_id") == name else of_mapped)
+            failed |= {one for one, its in ((name, own), (of_mapped, others)) if _has_failed(its)}
+        elif _has_failed(state) and (text := text_or_none(of_mapped or name)) is not None:
+            failed.add(text)
+    return failed
+
+
+def _state_of(name: str, task_id: str, states: Callable[..., dict[str, Any]]) -> Any:
+    """Return the state that Airflow gives under a name for one task; ``None`` where it does not tell."""
+    of_task = states(task_ids=[task_id])
+    own_names = re.compile(re.escape(task_id) + r"(_[0-9]+)?")
+    return of_task.get(name) if all(map(own_names.fullmatch, of_task)) else None
+
+
+def _has_failed(state: object) -> bool:
+    return enum_value(state) in _FAILED
+
+
+def _is_mapped(task: object) -> bool:
+    """Whether a task has instances with an index: by itself, or through a group."""
+    group = get(task, "get_closest_mapped_task_group")
+    return bool(get(task, "is_mapped")) or (callable(group) and group() is not None)
 
 
 def run_error(reason: str | None, failed: list[str] | None) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from airflow.sdk.api.datamodels._generated import (
     AssetEventDagRunReference,
     AssetReferenceAssetEventDagRun,
 )
-from pydantic import ValidationError
 
 from airflow_workflow_events import EventType, WorkflowEvent
 from airflow_workflow_events.errors import ConfigurationError
@@ -262,9 +261,47 @@ def test_a_run_that_no_asset_has_started_was_started_by_no_event(context: dict[s
     assert triggering_workflow_events(context_of()) == []
 
 
-def test_what_another_trigger_has_put_there_is_an_error() -> None:
-    with pytest.raises(ValidationError):
-        triggering_workflow_events(context_of(asset_event({"from_trigger": True, "payload": {"a": 1}})))
+@pytest.mark.parametrize(
+    "extra",
+    [
+        None,
+        {},
+        {"from_trigger": True},
+        {"from_rest_api": True},
+        *(
+            {"from_trigger": True, "payload": payload}
+            for payload in (
+                None,
+                True,
+                7,
+                "a Kafka message",
+                [{"event_id": "1"}],
+                {"key": "a.csv"},
+                {"event_id": "1"},
+            )
+        ),
+    ],
+)
+def test_what_others_have_put_into_an_asset_event_is_passed_over(
+    extra: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = make_event()
+    other, own = asset_event({}, "file"), asset_event(from_trigger(event))
+    other.extra = extra
+
+    assert triggering_workflow_events({"triggering_asset_events": {"a": [other], "b": [own]}}) == [event]
+    assert not caplog.records
+
+
+def test_an_event_that_cannot_be_read_is_passed_over_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    extra = from_trigger(make_event())
+    extra["payload"] |= {"event_id": "1\nforged", "metadata": {"environment": "prod", "version": "2.0"}}
+
+    assert triggering_workflow_events(context_of(asset_event(extra))) == []
+    (record,) = caplog.records
+    assert "event 1\\nforged" in record.getMessage()
+    assert "2.0" in record.getMessage()
+    assert record.getMessage().isprintable()
 
 
 def test_a_task_is_started_again_after_airflow_has_heard_that_its_worker_ended(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.sdk import DagRunState, TaskInstanceState
+from airflow.sdk import DAG, DagRunState, TaskInstanceState, task, task_group
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 
@@ -88,6 +88,71 @@ def test_a_failed_run_names_all_its_failed_tasks(supervised: Callable[..., Super
     (asked,) = supervisor.asked
     assert isinstance(asked, GetTaskStates)
     assert (asked.dag_id, asked.run_ids) == ("daily_sales", [RUN_ID])
+
+
+class Instances:
+    """Instances of tasks in Airflow's database, asked as the execution API answers, one name for two."""
+
+    def __init__(self, *instances: tuple[str, int, str]) -> None:
+        self._instances = instances
+
+    def get_task_states(
+        self, _dag_id: str, *, run_ids: list[str], task_ids: list[str] | None = None
+    ) -> dict[str, dict[str, str]]:
+        (run_id,) = run_ids
+        chosen = [one for one in self._instances if task_ids is None or one[0] in task_ids]
+        return {run_id: {f"{task}_{index}" if index >= 0 else task: state for task, index, state in chosen}}
+
+
+def dag_with_names_that_collide() -> DAG:
+    with DAG("daily_sales", schedule=None) as dag:
+
+        @task
+        def load(part: int) -> None: ...
+
+        @task
+        def load_2() -> None: ...
+
+        @task
+        def plain() -> None: ...
+
+        @task
+        def plain_1() -> None: ...
+
+        @task_group
+        def group(part: int) -> None:
+            load_2.override(task_id="inner")()
+
+        load.expand(part=[0, 1, 2])
+        group.expand(part=[0, 1])
+        load_2()
+        plain()
+        plain_1()
+    return dag
+
+
+@pytest.mark.parametrize(
+    ("instances", "expected"),
+    [
+        ([("load", 2, "failed"), ("load_2", -1, "success")], ["load[2]"]),
+        ([("load_2", -1, "success"), ("load", 2, "failed")], ["load[2]"]),
+        ([("load", 2, "success"), ("load_2", -1, "failed")], ["load_2"]),
+        ([("load_2", -1, "failed"), ("load", 2, "success")], ["load_2"]),
+        ([("load_2", -1, "failed"), ("load", 2, "upstream_failed")], ["load[2]", "load_2"]),
+        (
+            [("load", 1, "failed"), ("load", 0, "failed"), ("plain", -1, "failed")],
+            ["load[0]", "load[1]", "plain"],
+        ),
+        ([("load", -1, "upstream_failed"), ("plain_1", -1, "failed")], ["load", "plain_1"]),
+        ([("group.inner", 1, "failed"), ("group.inner", 0, "success")], ["group.inner[1]"]),
+    ],
+)
+def test_failed_tasks_are_named_as_the_dag_has_them_also_where_names_collide(
+    instances: list[tuple[str, int, str]], expected: list[str]
+) -> None:
+    context = {**failed_run(), "dag": dag_with_names_that_collide(), "ti": Instances(*instances)}
+
+    assert event_of(context).payload.data["failed_tasks"] == expected
 
 
 def test_a_supervisor_that_does_not_answer_costs_the_list_and_not_the_event() -> None:
