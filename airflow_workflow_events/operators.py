@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_workflow_events.errors import ConfigurationError, KafkaError
+from airflow_workflow_events.errors import ConfigurationError, KafkaError, OutboxError
 from airflow_workflow_events.events.model import EventType, check_event_type
 from airflow_workflow_events.lifecycle import published_event
 from airflow_workflow_events.lifecycle.reading import text_or_none
@@ -143,13 +144,12 @@ class PublishWorkflowEventOperator(BaseOperator):
         }
 
     def _deliver(self, hook: WorkflowEventHook, event: WorkflowEvent) -> DeliveryReport:
-        self._producer = producer = hook.get_producer()
-        try:
-            report = producer.deliver(event, text_or_none(self.topic), self.timeout)
-        finally:
-            # What has no report by now, after a timeout or an interrupt, is given up: waiting for it here
-            # could take the connection's delivery timeout, longer than the task's own.
-            producer.close(timeout=0)
+        from airflow_workflow_events.kafka.last_publish import publish_and_close
+
+        self._producer = hook.get_producer()
+        # What has no report after a timeout or an interrupt is given up: waiting for it could take the
+        # connection's delivery timeout, longer than the task's own.
+        report = publish_and_close(self._producer, event, text_or_none(self.topic), self.timeout)
         if report.error is not None:
             raise report.error
         return report
@@ -161,14 +161,18 @@ class PublishWorkflowEventOperator(BaseOperator):
 
         outbox = outbox_of(settings)
         route = route_to(settings, hook.workflow_events_conn_id, text_or_none(self.topic))
-        if outbox is None or not HandOver(outbox, "operator").accept(
-            event, route, environment_is_default=False
-        ):
+        if outbox is None:
             return False
+        hand_over = HandOver(outbox, "operator")
+        if not hand_over.accept(event, route, environment_is_default=False):
+            return False
+        with suppress(OutboxError):  # the event is in it
+            hand_over.look()
         self.log.warning(
-            "Event %s (%s) is in the outbox, and a relay delivers it: %s",
+            "Kafka did not take event %s (%s), which %s: %s",
             event.event_id,
             event.event_type,
+            hand_over.whereabouts,
             error,
         )
         return True

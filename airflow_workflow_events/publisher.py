@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from airflow_workflow_events import metrics as names
-from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.errors import ConfigurationError, printable
 from airflow_workflow_events.events.model import WorkflowEvent, check_event_type
 from airflow_workflow_events.kafka.config import check_topic
 from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS, Outcome, lifecycle_event, run_identity
@@ -143,6 +143,7 @@ class _Attempt:
         self._report: DeliveryReport | None = None
         self._error: Exception | None = None
         self._hand_over: HandOver | None = None
+        self._sent = False
         self.finished = threading.Event()
 
     @property
@@ -184,6 +185,8 @@ class _Attempt:
         return True
 
     def _publish_directly(self) -> None:
+        from airflow_workflow_events.kafka.last_publish import TOPIC_PATIENCE_MS, publish_and_close
+
         publication, hook = self._publication, self._hook
         environment = publication.environment or hook.environment
         # One event through a new client takes 3 ms this way, 56 ms with a proof of the connection, and 507 ms
@@ -191,15 +194,19 @@ class _Attempt:
         # later). A batch repeated after a lost acknowledgement carries the same event_id.
         # The producer comes first: building the event may ask Airflow's supervisor a question, and while that
         # waits for its answer no other can be asked.
+        seconds = self._remaining()
         producer = hook.get_producer(
             connect=False,
             enable_idempotence=False,
-            delivery_timeout_ms=max(int(self._remaining() * 1000), 1),
+            delivery_timeout_ms=max(int(seconds * 1000), 1),
+            failure_log_level=logging.DEBUG,  # log_outcome says it
+            config={"topic.metadata.propagation.max.ms": min(TOPIC_PATIENCE_MS, max(int(seconds * 500), 1))},
         )
         try:
             # Airflow's answer is worth waiting for, but not the event.
             self._event = event = self._build(environment, (self._deadline - monotonic()) / 2)
-            self._report = producer.deliver(event, publication.topic, timeout=self._remaining())
+            self._sent = True
+            self._report = publish_and_close(producer, event, publication.topic, self._remaining())
         finally:
             producer.close(timeout=0)
 
@@ -225,21 +232,27 @@ class _Attempt:
         event, report = self._event, self._report
         what = self._publication.subject(self._context)
         if event is not None:
-            what = f"event {event.event_id} ({event.event_type} of {event.ordering_key})"
+            what = printable(f"event {event.event_id} ({event.event_type} of {event.ordering_key})")
         by = self._publication.emitted_by
         reason = self._error if report is None else report.error
-        if self.delivered and report is None:
-            log.info("%s published by way of the outbox", what)
-        elif self.accepted:
-            log.info("%s is in the outbox, and a relay delivers it", what)
+        if self._hand_over is not None and self.accepted:
+            level = logging.INFO if self.delivered or self._hand_over.relayed else logging.WARNING
+            log.log(level, "%s %s", what, self._hand_over.whereabouts)
         elif report is not None and report.delivered:
             log.info("%s published to %s [%s] at %s", what, report.topic, report.partition, report.offset)
+        elif report is not None:
+            log.error(
+                "%s was not published by the %s to %s: %s: %s",
+                what,
+                by,
+                report.topic,
+                type(reason).__name__,
+                reason,
+            )
         elif reason is not None:
             log.error("%s was not published by the %s: %s: %s", what, by, type(reason).__name__, reason)
         else:
+            known = "it may still be delivered" if self._sent else "it was not sent"
             log.error(
-                "%s was not published by the %s: gave up after %g s; it may still be delivered",
-                what,
-                by,
-                timeout_seconds,
+                "%s was not published by the %s: gave up after %g s; %s", what, by, timeout_seconds, known
             )

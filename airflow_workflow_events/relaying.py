@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import Stats
 
 from airflow_workflow_events import metrics as names
-from airflow_workflow_events.errors import OutboxError, OutboxFullError
+from airflow_workflow_events.errors import OutboxError, OutboxFullError, printable
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.entries import Bounds, Route
+from airflow_workflow_events.outbox.gauges import report_gauges
 from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 # After an attempt that came to nothing a process leaves the events to the relay for a while: a DAG processor
 # may have fifty callbacks to run before its time is up, and each would wait for the same brokers.
 _SPARED_SECONDS = 30.0
+# What others have left behind is delivered for so long, in seconds, by a process that ends otherwise.
+_OTHERS_SECONDS = 3.0
+_GAUGES_SECONDS = 10.0
 
 
 class AirflowMetrics:
@@ -135,6 +139,7 @@ class HandOver:
     Attributes:
         accepted: whether the outbox has the event, so that it is delivered or visibly parked.
         delivered: whether the brokers have confirmed it already.
+        relayed: whether a relay is at work; ``None`` where that is not known.
     """
 
     def __init__(self, outbox: Outbox, emitted_by: str) -> None:
@@ -142,6 +147,8 @@ class HandOver:
         self._emitted_by = emitted_by
         self.accepted = False
         self.delivered = False
+        self.relayed: bool | None = None
+        self._reason: str | None = None
 
     def accept(self, event: WorkflowEvent, route: Route, *, environment_is_default: bool) -> bool:
         """Put the event into the outbox; return whether that worked, after logging and counting if not."""
@@ -164,29 +171,64 @@ class HandOver:
     def deliver_unless_relayed(self, event: WorkflowEvent, deadline: float) -> None:
         """Deliver what the outbox has of the event's run until ``deadline``, unless a relay is at work.
 
+        Then, for a few seconds, whatever else waits there: nobody else may ever come by.
+
         Args:
             event: an event that was accepted.
             deadline: when to end, in seconds of the monotonic clock.
         """
         global _spared_until  # noqa: PLW0603 - the process's, like the brokers it waits for
-        if monotonic() < _spared_until:
-            return
         try:
-            if self._outbox.relays(SILENCE_SECONDS):
+            self.look()
+            if self.relayed or monotonic() < _spared_until:
                 return
-            relay = Relay(self._outbox, open_destination)
+            relay = Relay(self._outbox, open_destination, log_troubles=False)
             try:
                 done = relay.drain(deadline=deadline, key=event.ordering_key)
+                self._reason = done.reason
+                self.delivered = done.delivered > 0 and not done.failed
+                if self.delivered:
+                    relay.drain(deadline=min(deadline, monotonic() + _OTHERS_SECONDS))
             finally:
                 relay.close()
         except OutboxError as error:
-            log.warning("event %s waits in the outbox: %s", event.event_id, error)
+            log.warning("event %s waits in the outbox: %s", printable(event.event_id), error)
             return
-        self.delivered = done.delivered > 0 and not done.failed
         if not self.delivered:
             _spared_until = monotonic() + _SPARED_SECONDS
 
+    def look(self) -> None:
+        """Ask whether a relay is at work, and report the outbox's gauges if it is time.
 
+        Where no relay is, nobody else does: an alert on events that wait needs them most then.
+
+        Raises:
+            OutboxUnavailableError: the outbox's database cannot be used.
+        """
+        global _next_gauges  # noqa: PLW0603 - the process's, like its metrics
+        if monotonic() < _next_gauges:
+            self.relayed = bool(self._outbox.relays(SILENCE_SECONDS))
+            return
+        _next_gauges = monotonic() + _GAUGES_SECONDS
+        self.relayed = report_gauges(self._outbox, METRICS, SILENCE_SECONDS) > 0
+
+    @property
+    def whereabouts(self) -> str:
+        """Where an accepted event is, and what delivers it, for the log."""
+        if self.delivered:
+            return "was published by way of the outbox"
+        if self.relayed:
+            return "is in the outbox, and a relay delivers it"
+        if self.relayed is None:
+            return "is in the outbox"
+        reason = f" ({self._reason})" if self._reason else ""
+        return (
+            f"waits in the outbox{reason}, and no relay is at work: turn [workflow_events] listener on, or "
+            "run `airflow workflow-events relay`"
+        )
+
+
+_next_gauges = 0.0
 _spared_until = 0.0
 
 

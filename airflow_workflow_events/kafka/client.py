@@ -29,7 +29,12 @@ from airflow_workflow_events.errors import (
 )
 from airflow_workflow_events.events.codec import KafkaRecord
 from airflow_workflow_events.kafka import cooperation
-from airflow_workflow_events.kafka.connection import Connection, contained, refused_configuration
+from airflow_workflow_events.kafka.connection import (
+    ClientLog,
+    Connection,
+    contained,
+    refused_configuration,
+)
 from airflow_workflow_events.kafka.pending import Reporter
 from airflow_workflow_events.kafka.polling import Poller, Waitable
 
@@ -278,7 +283,8 @@ class ProducerClient:
         try:
             self._producer = confluent_kafka.Producer(
                 {**self.config, **callbacks, "error_cb": on_error},
-                logger=self._connection.log,
+                # Who publishes and reports failures itself needs no second line about the same.
+                logger=ClientLog(self._connection, self._failure_log_level),
             )
         except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
             raise refused_configuration(error, self.config) from None

@@ -225,17 +225,22 @@ class ClientLog:
     """The logger of a librdkafka client: passes everything on, and tells the connection of it.
 
     confluent-kafka calls :meth:`log` alone. It must not keep the connection's owner alive.
+
+    Args:
+        connection: is told.
+        loudest: the level that a line gets at most. Default ``logging.CRITICAL``.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, loudest: int = logging.CRITICAL) -> None:
         self._connection = weakref.ref(connection)
+        self._loudest = loudest
 
     def log(self, level: int, message: str, *arguments: Any) -> None:
         """Log a line, as :meth:`logging.Logger.log` does."""
         connection = self._connection()
         if connection is not None and arguments:
             connection.note_log(str(arguments[-1]))
-        CLIENT_LOG.log(level, message, *arguments)
+        CLIENT_LOG.log(min(level, self._loudest), message, *arguments)
 
 
 def refused_configuration(error: Exception, config: Mapping[str, Any]) -> ConfigurationError:

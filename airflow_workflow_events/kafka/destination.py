@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 from airflow_workflow_events.errors import KafkaTimeoutError, WorkflowEventsError
 from airflow_workflow_events.events.model import WorkflowEvent
@@ -63,10 +64,16 @@ class ProducerDestination:
 
         Where time ran out, what is under way is given up before this returns, and the producer is closed.
         """
+        started = monotonic()
         reports = self._producer.publish_events(events, topic, timeout)
         errors = [report.error for report in reports]
         if any(isinstance(error, KafkaTimeoutError) for error in errors):
+            trouble = self._producer.trouble_since(started)
             self.close()
+            reason = KafkaTimeoutError(
+                f"no broker confirmed it within {timeout:.3g} s{f' ({trouble})' if trouble else ''}"
+            )
+            errors = [reason if isinstance(error, KafkaTimeoutError) else error for error in errors]
         return errors
 
     def abandon(self) -> None:

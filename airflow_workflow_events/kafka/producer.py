@@ -380,6 +380,10 @@ class WorkflowEventProducer:
         """
         self._client.check_connection(timeout)
 
+    def trouble_since(self, moment: float) -> str | None:
+        """Return what the client last had trouble with since a moment, in seconds of the monotonic clock."""
+        return self._client.trouble_since(moment)
+
     def _enqueue_all(
         self, batch: list[WorkflowEvent], target: str, pending: PendingBatch, deadline: float | None
     ) -> None:

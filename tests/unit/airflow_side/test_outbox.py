@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -97,6 +98,60 @@ def test_a_callback_needs_no_kafka_and_waits_for_it_once(
     assert time.monotonic() - started < 4, "each waited for the broker again"
     assert outbox.totals().pending == 6
     assert counters == {(names.ACCEPTED, "callback"): 6}
+
+
+def test_a_callback_says_that_nothing_delivers_what_it_handed_over(
+    outbox: Outbox, dead_connection: str, log_of: LogOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Publication(emitted_by="callback", timeout_seconds=1.0).publish(dag_context()) is True
+    told = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len(told) == 1
+    text = told[0].getMessage()
+    assert "waits in the outbox (no broker confirmed it within" in text
+    assert "Connection refused" in text
+    assert "no relay is at work: turn [workflow_events] listener on, or run" in text
+    assert "a relay delivers it" not in text
+
+
+def test_a_callback_delivers_what_others_have_left_where_no_relay_is_at_work(
+    outbox: Outbox, connection: str, published: Published
+) -> None:
+    outbox.append(make_event(event_id="stranded"))
+    assert CALLBACK.publish(dag_context()) is True
+    assert "stranded" in {event.event_id for event in published(2)}
+    assert outbox.totals().pending == 0
+
+
+def test_whoever_appends_where_no_relay_is_at_work_reports_the_gauges(
+    outbox: Outbox, dead_connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gauges: dict[str, float] = {}
+    monkeypatch.setattr(relaying.METRICS, "gauge", gauges.__setitem__)
+    monkeypatch.setattr(relaying, "_next_gauges", 0.0)
+    assert Publication(emitted_by="callback", timeout_seconds=1.0).publish(dag_context()) is True
+    age = gauges.pop(names.OUTBOX_OLDEST_AGE)
+    assert age >= 0
+    assert gauges == {names.OUTBOX_DEPTH: 1, names.OUTBOX_PARKED: 0, names.RELAYS_AT_WORK: 0}
+
+
+def test_a_relay_takes_up_a_connection_that_was_changed(
+    outbox: Outbox, connections: Connections, connection: str, published: Published
+) -> None:
+    with EmbeddedBroker(topics={"workflow-events": 1}) as another:
+        relay = Relay(outbox, relaying.open_destination)
+        outbox.append(make_event(event_id="1"))
+        assert relay.drain().delivered == 1
+        relay.look_again()
+        outbox.append(make_event(event_id="2"))
+        assert relay.drain().delivered == 1
+        assert {event.event_id for event in published(2)} == {"1", "2"}, "unchanged: the producer stays"
+        connections.add(extra={"bootstrap.servers": another.bootstrap_servers})
+        relay.look_again()
+        outbox.append(make_event(event_id="3"))
+        assert relay.drain().delivered == 1
+        [message] = embedded(another).messages("workflow-events", 1)
+        relay.close()
+    assert event_of(message).event_id == "3"
 
 
 def test_an_event_of_a_listener_and_of_a_callback_is_in_the_outbox_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -180,7 +181,12 @@ def test_a_broker_that_refuses_fails_nothing(
 
 @pytest.mark.parametrize("kind", ["gone", "silent"])
 def test_a_broker_that_does_not_answer_costs_no_more_than_the_bound(
-    connections: Connections, silent_broker: int, counters: Counts, log_of: LogOf, kind: str
+    connections: Connections,
+    silent_broker: int,
+    counters: Counts,
+    log_of: LogOf,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
 ) -> None:
     connections.add(host="127.0.0.1", port=1 if kind == "gone" else silent_broker)
     started = time.monotonic()
@@ -189,6 +195,10 @@ def test_a_broker_that_does_not_answer_costs_no_more_than_the_bound(
     assert time.monotonic() - started < 0.5 + MARGIN_SECONDS
     assert f"ERROR event {event_of(dag_context()).event_id}" in log_of("publisher")
     assert "was not published by the callback" in log_of("publisher")
+    assert "it was not sent" in log_of("publisher")
+    assert "may" not in log_of("publisher")
+    told = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len(told) == 1, "one line about it, from whoever publishes"
     assert counters == FAILED
 
 
