@@ -103,7 +103,7 @@ def test_a_callback_needs_no_kafka_and_waits_for_it_once(
 def test_a_callback_says_that_nothing_delivers_what_it_handed_over(
     outbox: Outbox, dead_connection: str, log_of: LogOf, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert Publication(emitted_by="callback", timeout_seconds=1.0).publish(dag_context()) is True
+    assert Publication(emitted_by="callback", timeout_seconds=4.0).publish(dag_context()) is True
     told = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert len(told) == 1
     text = told[0].getMessage()
