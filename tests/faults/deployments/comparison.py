@@ -41,6 +41,7 @@ TAKEN_BEFORE = "marked, cleared or reset before its process could say so"
 REFUSED = (
     "a try that was reset, cleared or marked meanwhile: its process told its own end, and Airflow refused it"
 )
+TOLD_TWICE = "marked by hand while it ran: its process told its own end as well"
 ROLLED_BACK = "a start that a killed scheduler did not commit"
 NO_START_HOOK = "`airflow dags test` has no hook for a start"
 MARKED_AGAIN = "a run marked once more: Airflow keeps its end, and so does the event"
@@ -232,7 +233,7 @@ def _match(wanted: list[Expected], events: list[Event], causes: _Causes, found: 
         else:
             found.missing[cause] += 1
     for event in left:
-        cause = causes.of_phantom(event)
+        cause = causes.of_phantom(event) or (TOLD_TWICE if event.key.task_id and wanted else None)
         if cause is None:
             found.phantoms.append(event)
         else:
@@ -279,11 +280,13 @@ class _Causes:
         self._kills = kills
         self._commands = commands
         self._runs = {(one.transaction, one.dag_id, one.run_id) for one in changes if one.task_id is None}
-        self._failing = {
+        # Airflow fails the other tasks of a run in the transaction of the one that failed fast.
+        failing = Counter(
             (one.transaction, one.dag_id, one.run_id)
             for one in changes
             if one.task_id is not None and one.state == "failed"
-        }
+        )
+        self._failing_fast = {transaction for transaction, count in failing.items() if count > 1}
         self._next: dict[tuple[object, ...], list[Transition]] = defaultdict(list)
         for one in changes:
             self._next[one.dag_id, one.run_id, one.task_id, one.map_index].append(one)
@@ -306,7 +309,7 @@ class _Causes:
             return self._of_start(row)
         if any(timedelta(0) <= kill - row.at <= _SOON for kill in self._kills):
             return KILLED_AFTER
-        if row.state != "success" and (row.transaction, row.dag_id, row.run_id) in self._failing:
+        if (row.transaction, row.dag_id, row.run_id) in self._failing_fast:
             return FAIL_FAST
         return None
 
@@ -340,5 +343,5 @@ class _Causes:
         return (
             (row.state not in {"queued", "running", "deferred", "up_for_reschedule"} and by_scheduler)
             or row.state in {None, "restarting", "scheduled"}
-            or (row.transaction, row.dag_id, row.run_id) in self._runs
+            or (row.transaction, row.dag_id, row.run_id) in self._runs | self._failing_fast
         )
