@@ -148,7 +148,7 @@ def compare(
     found.expected = sum(map(len, wanted.values()))
     events = _deduplicated(messages, found)
     causes = _Causes(changes, kills, commands)
-    for key in wanted.keys() | events.keys():
+    for key in dict.fromkeys([*wanted, *events]):
         _match(wanted.get(key, []), events.get(key, []), causes, found)
     return found
 
