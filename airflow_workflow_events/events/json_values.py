@@ -12,14 +12,15 @@ import dataclasses
 import datetime as dt
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from airflow_workflow_events.errors import EventValidationError
 
@@ -32,6 +33,7 @@ MAX_INTEGER_BITS = 1024
 _N, _I = b"NI"
 _MAX_INTEGER = 2**MAX_INTEGER_BITS
 _MIN_INTEGER = -_MAX_INTEGER
+_PYDANTIC = frozenset(("pydantic", "pydantic_core", "pydantic_extra_types"))
 _NOT_FINITE = "is NaN or infinite, which JSON has no number for: use null"
 
 JsonValue = Any
@@ -91,7 +93,8 @@ def to_json_value(value: object, path: str) -> JsonValue:
 
     Plain JSON values stay as they are. Datetimes, dates, times and durations become ISO 8601 strings (a UTC
     datetime ends with ``Z``), decimals and UUIDs strings, enums their value, sets lists in a stable order,
-    dataclasses and pydantic models objects; any other sequence or mapping becomes a list or an object.
+    dataclasses objects; any other sequence or mapping becomes a list or an object. A pydantic model, wherever
+    it stands, becomes what its own ``model_dump(mode="json")`` gives: what it excludes stays out.
 
     Args:
         value: the value to convert.
@@ -162,8 +165,13 @@ def _convert_other(value: Any, depth: int, ancestors: set[int]) -> JsonValue:
 def _convert_container(value: Any, depth: int, ancestors: set[int]) -> JsonValue:
     marker = id(value)
     if isinstance(value, BaseModel):
-        return _object(dict(value), marker, depth, ancestors)
+        return _dumped(value, lambda: value.model_dump(mode="json", warnings=False), depth, ancestors)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        serializer = getattr(value, "__pydantic_serializer__", None)
+        if serializer is not None:
+            return _dumped(
+                value, lambda: serializer.to_python(value, mode="json", warnings=False), depth, ancestors
+            )
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _object(fields, marker, depth, ancestors)
     if isinstance(value, Mapping):
@@ -172,9 +180,42 @@ def _convert_container(value: Any, depth: int, ancestors: set[int]) -> JsonValue
         return sorted(_array(value, marker, depth, ancestors), key=_stable_order)
     if isinstance(value, Sequence):
         return _array(value, marker, depth, ancestors)
+    kind: Any = type(value)
+    if _is_of_pydantic(kind) and not hasattr(value, "get_secret_value"):
+        adapter = _adapter_of(kind)
+        return _dumped(value, lambda: adapter.dump_python(value, mode="json"), depth, ancestors)
     raise _RefusedError(
         f"is {_kind(value)}, which JSON cannot carry: pass a plain value, a pydantic model or a dataclass"
     )
+
+
+def _is_of_pydantic(kind: type) -> bool:
+    """Whether a type is one of pydantic's own, such as ``HttpUrl``, or derived from one."""
+    return any(base.__module__.partition(".")[0] in _PYDANTIC for base in kind.__mro__)
+
+
+@lru_cache(maxsize=64)
+def _adapter_of(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _dumped(value: Any, dump: Callable[[], Any], depth: int, ancestors: set[int]) -> JsonValue:
+    """Return what a model's own JSON dump is: it says what leaves, under which name and in which form."""
+    try:
+        dumped = dump()
+    except Exception as error:  # noqa: BLE001 - a user's serializers may raise anything
+        # pydantic does not say where the value stands. What the error says may quote the value.
+        if isinstance(value, BaseModel):
+            excluded = {name for name, field in type(value).model_fields.items() if field.exclude}
+            fields = {name: item for name, item in value if name not in excluded}
+            _object(fields, id(value), depth, ancestors)
+        elif dataclasses.is_dataclass(value):
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            _object(fields, id(value), depth, ancestors)
+        raise _RefusedError(
+            f"is {_kind(value)}, whose serialisation failed with {type(error).__name__}: see its serializers"
+        ) from None
+    return _convert(dumped, depth, ancestors)
 
 
 def _object(value: Mapping[Any, Any], marker: int, depth: int, ancestors: set[int]) -> dict[str, JsonValue]:

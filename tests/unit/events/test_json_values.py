@@ -12,11 +12,24 @@ from collections import OrderedDict, UserDict, UserList, deque, namedtuple
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PlainSerializer,
+    RootModel,
+    SecretStr,
+    TypeAdapter,
+    computed_field,
+    field_serializer,
+    model_serializer,
+)
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from airflow_workflow_events.errors import EventValidationError
 from airflow_workflow_events.events.json_values import (
@@ -280,3 +293,140 @@ def test_what_is_no_mapping_is_refused_as_an_object(value: object) -> None:
 @pytest.mark.parametrize("value", [{"a": 1}, UserDict(a=1), Row(price=Decimal(1), when=dt.date(2026, 1, 2))])
 def test_mappings_and_models_are_objects(value: object) -> None:
     assert isinstance(to_json_object(value, "payload.data"), dict)
+
+
+class Account(BaseModel):
+    """A model that says in every way how it is serialised."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    number: int = Field(serialization_alias="accountNumber")
+    password: str = Field("canary", exclude=True)
+    token: SecretStr = SecretStr("canary")
+    site: HttpUrl = HttpUrl("https://example.org/a")
+    ratio: Decimal = Decimal("1.50")
+    waited: dt.timedelta = dt.timedelta(seconds=90)
+    raw: bytes = b"text"
+    tags: Annotated[set[str], PlainSerializer(sorted)] = {"b", "a"}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def double(self) -> int:
+        return 2 * self.number
+
+    @field_serializer("ratio")
+    def as_percent(self, value: Decimal) -> str:
+        return f"{value * 100:.0f}%"
+
+
+class Accounts(RootModel[list[Account]]):
+    """A model that is a list."""
+
+
+class Nobody(BaseModel):
+    """A model with a serializer of its own for the whole."""
+
+    name: str = "canary"
+
+    @model_serializer
+    def anonymous(self) -> dict[str, str]:
+        return {"name": "anonymous"}
+
+
+@dataclasses.dataclass
+class Report:
+    """A dataclass of the standard library around models."""
+
+    accounts: list[Account]
+    nobody: Nobody = dataclasses.field(default_factory=Nobody, repr=False)
+
+
+@pydantic_dataclass
+class Sheet:
+    """A dataclass of pydantic's."""
+
+    site: HttpUrl
+    hidden: str = Field("canary", exclude=True)
+    account: Account = Field(default_factory=lambda: Account(number=3))
+
+
+@pytest.mark.parametrize(
+    "model", [Account(number=1), Accounts([Account(number=1), Account(number=2)]), Nobody()], ids=repr
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda model: {"a": model},
+        lambda model: {"a": [1, (model,)]},
+        lambda model: {"a": {"b": {"c": model}}},
+        lambda model: OrderedDict(a=deque([model])),
+    ],
+)
+def test_a_model_is_what_its_own_dump_gives_wherever_it_stands(place: Any, model: BaseModel) -> None:
+    converted = to_json_value(place(model), "payload.data")
+
+    assert converted == json.loads(json.dumps(place(model.model_dump(mode="json")), default=list))
+    assert "canary" not in repr(converted)
+
+
+def test_models_in_dataclasses_are_what_their_own_dumps_give() -> None:
+    report = Report([Account(number=1)])
+    sheet = Sheet(site=HttpUrl("https://example.org"), hidden="canary")
+
+    assert to_json_object(report, "payload.data") == {
+        "accounts": [Account(number=1).model_dump(mode="json")],
+        "nobody": {"name": "anonymous"},
+    }
+    assert to_json_object(sheet, "payload.data") == TypeAdapter(Sheet).dump_python(sheet, mode="json")
+    assert "canary" not in repr(to_json_object(sheet, "payload.data"))
+
+
+def test_an_address_of_pydantics_is_text() -> None:
+    assert to_json_value([HttpUrl("https://example.org/a")], "payload.data") == ["https://example.org/a"]
+
+
+class Anything(BaseModel):
+    """A model that holds whatever it is given."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    inner: Any = None
+    secret: Any = Field(None, exclude=True)
+
+
+class Broken(BaseModel):
+    """A model whose serializer fails."""
+
+    name: str = "canary"
+
+    @field_serializer("name")
+    def fail(self, value: str) -> str:
+        raise RuntimeError(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "reason"),
+    [
+        (Anything(inner=object(), secret=object()), "payload.data.inner", "an object of type object"),
+        (Anything(inner={"a": [Anything(inner=b"\xff")]}), "payload.data.inner.a[0].inner", "is bytes"),
+        (Anything(inner={"a": "\ud800"}), "payload.data.inner.a", "lone surrogate"),
+        ({"a": [Broken()]}, "payload.data.a[0]", "Broken, whose serialisation failed with"),
+        (Accounts([]), "payload.data", "must be a mapping"),
+    ],
+)
+def test_what_a_model_cannot_serialise_is_named_with_its_path(value: Any, path: str, reason: str) -> None:
+    with pytest.raises(EventValidationError, match=reason) as caught:
+        to_json_object(value, "payload.data")
+
+    assert caught.value.path == path
+    assert "canary" not in str(caught.value)
+
+
+def test_a_model_that_contains_itself_is_refused() -> None:
+    value = Anything()
+    value.inner = [value]
+
+    with pytest.raises(EventValidationError, match="refers back") as caught:
+        to_json_value(value, "payload.data")
+
+    assert caught.value.path == "payload.data.inner[0]"
