@@ -84,6 +84,9 @@ class WorkflowEventNotifier(BaseNotifier):
         """Publish the event of a deadline alert without blocking the triggerer's loop. Never raises."""
         import asyncio
 
+        from airflow_workflow_events.supervisor_channel import share_supervisor_channel
+
+        share_supervisor_channel()
         await asyncio.to_thread(self._publish, context)
 
     def _update_context(self, context: Context) -> Context:

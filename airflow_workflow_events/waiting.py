@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_workflow_events.errors import ConfigurationError, ConsumerClosedError, WorkflowEventsError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
+from airflow_workflow_events.supervisor_channel import share_supervisor_channel
 
 if TYPE_CHECKING:
     from airflow_workflow_events.kafka.hub import EventHub
@@ -66,6 +67,7 @@ class EventStream:
         self._waiting: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        share_supervisor_channel()
         self._subscription = Subscription(
             filters, start, self._deliver, backlog=self._waiting.__len__, wants_progress=wants_progress
         )

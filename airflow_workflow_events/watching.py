@@ -29,6 +29,7 @@ from airflow_workflow_events.kafka.group_offsets import GroupOffsets
 from airflow_workflow_events.kafka.intake import ReceivedEvent
 from airflow_workflow_events.kafka.positions import StartFrom
 from airflow_workflow_events.kafka.subscriptions import Positions, Progress
+from airflow_workflow_events.supervisor_channel import share_supervisor_channel
 from airflow_workflow_events.waiting import EventStream, absence_told
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class PositionKeeper:
             with absence_told(self._conn_id):
                 return function()
 
+        share_supervisor_channel()
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 

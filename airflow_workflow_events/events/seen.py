@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Protocol
@@ -118,6 +119,11 @@ class SeenInSqlite:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
+            self._database.close()
+
+    def __del__(self) -> None:
+        # Python 3.13 warns of connections that are forgotten while they are open.
+        with suppress(Exception):  # the file may never have been opened
             self._database.close()
 
     def _turn_to_wal(self) -> None:

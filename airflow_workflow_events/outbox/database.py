@@ -75,6 +75,11 @@ class OutboxDatabase:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
+    def __del__(self) -> None:
+        # Python 3.13 warns of SQLite connections that are forgotten while they are open.
+        with suppress(Exception):  # the constructor may have failed, and modules be gone at exit
+            self.close()
+
     @property
     def name(self) -> str:
         """The URL without its password."""
