@@ -77,6 +77,7 @@ def _before_command(**_: object) -> None:
 def _is_needed() -> bool:
     """Whether the listener is on and its outbox is this host's own: elsewhere others relay from it."""
     from airflow_workflow_events.compat import conf
+
     from airflow_workflow_events.errors import WorkflowEventsError
     from airflow_workflow_events.settings import Settings
 

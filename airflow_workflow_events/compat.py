@@ -1,11 +1,28 @@
 """Names of Airflow that stand elsewhere in some of the supported versions.
 
 Airflow's constraints pin the compatibility provider together with Airflow, so each Airflow comes with its own
-``airflow.providers.common.compat.sdk``. Names that every supported version of that module has are imported
-from there directly; those here came into it later than the oldest supported one.
+``airflow.providers.common.compat.sdk``. Some of the names here came into it later than the oldest supported
+version. The others are here because modules that users import take them from here, which without Airflow says
+what to install.
 """
 
 from __future__ import annotations
+
+from importlib.util import find_spec
+
+if find_spec("airflow") is None:
+    raise ModuleNotFoundError(
+        "this part of airflow_workflow_events needs Apache Airflow, which is not installed: "
+        "pip install airflow-workflow-events (airflow-workflow-events-core comes without it)",
+        name="airflow",
+    )
+
+from airflow.providers.common.compat.sdk import (
+    AirflowNotFoundException,
+    BaseNotifier,
+    BaseOperator,
+    Stats,
+)
 
 try:
     from airflow.providers.common.compat.sdk import AirflowPlugin, conf, hookimpl
@@ -27,4 +44,14 @@ try:
 except ImportError:  # common-compat below 1.22
     from airflow.sdk.log import mask_secret
 
-__all__ = ["AirflowPlugin", "conf", "determine_kwargs", "hookimpl", "mask_secret"]
+__all__ = [
+    "AirflowNotFoundException",
+    "AirflowPlugin",
+    "BaseNotifier",
+    "BaseOperator",
+    "Stats",
+    "conf",
+    "determine_kwargs",
+    "hookimpl",
+    "mask_secret",
+]

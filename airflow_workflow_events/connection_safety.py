@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from airflow_workflow_events.compat import conf
+
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.provider_info import CONFIG_SECTION
 

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_workflow_events.compat import determine_kwargs
+
 from airflow.providers.common.compat.sdk import (
     DecoratedOperator,
     TaskDecorator,
@@ -13,7 +15,6 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_workflow_events.compat import determine_kwargs
 from airflow_workflow_events.operators import PublishWorkflowEventOperator
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from functools import lru_cache
 from time import monotonic, perf_counter
 from typing import Any
 
-from airflow_workflow_events import metrics as names
 from airflow_workflow_events.compat import conf, hookimpl
+
+from airflow_workflow_events import metrics as names
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.executors import advice_on_outbox
 from airflow_workflow_events.lifecycle import lifecycle_event, rows

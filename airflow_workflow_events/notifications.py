@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseNotifier
+from airflow_workflow_events.compat import BaseNotifier
 
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.events.model import EventType

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow_workflow_events.compat import BaseOperator
 
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, OutboxError
 from airflow_workflow_events.events.model import EventType, check_event_type

@@ -11,7 +11,7 @@ from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import Stats
+from airflow_workflow_events.compat import Stats
 
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import OutboxError, OutboxFullError, printable

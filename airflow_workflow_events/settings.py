@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, cast, get_args
 
 from airflow_workflow_events.compat import conf
+
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.outbox.entries import Bounds, WhenFull
 from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS

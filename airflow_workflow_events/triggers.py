@@ -14,10 +14,11 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from airflow_workflow_events.compat import conf
+
 from airflow.triggers.base import BaseEventTrigger, TaskSuccessEvent, TriggerEvent
 from pydantic import ValidationError
 
-from airflow_workflow_events.compat import conf
 from airflow_workflow_events.errors import ConfigurationError, WorkflowEventsError, printable
 from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType, WorkflowEvent

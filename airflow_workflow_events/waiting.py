@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow_workflow_events.compat import AirflowNotFoundException
 
 from airflow_workflow_events.errors import ConfigurationError, ConsumerClosedError, WorkflowEventsError
 from airflow_workflow_events.events.filters import EventFilter

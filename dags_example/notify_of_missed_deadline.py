@@ -10,9 +10,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import DAG, AsyncCallback, DeadlineAlert, DeadlineReference
+from airflow.sdk import DAG, DeadlineAlert, DeadlineReference
 
 from airflow_workflow_events.notifications import WorkflowEventNotifier
+
+try:
+    from airflow.sdk import AsyncCallback
+except ImportError:  # Airflow 3.1
+    from airflow.sdk.definitions.deadline import AsyncCallback
 
 with DAG(
     "example_notify_of_missed_deadline",

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from airflow_workflow_events.compat import mask_secret
+
 import pytest
 from airflow.sdk import DAG, DagRunState, TaskInstanceState, task, task_group
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 
-from airflow_workflow_events.compat import mask_secret
 from airflow_workflow_events.lifecycle.failures import allowed_conf
 from tests.unit.airflow_side.contexts import RUN_ID, dag_context, make_run, minimal_context, task_context
 from tests.unit.airflow_side.lifecycle.test_translate import event_of

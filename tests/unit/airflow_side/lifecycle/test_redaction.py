@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from airflow_workflow_events.compat import mask_secret
+
 import pytest
 from airflow.sdk import DagRunState, TaskInstanceState
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_workflow_events import relaying
-from airflow_workflow_events.compat import mask_secret
 from airflow_workflow_events.events.cloudevents import CloudEventsMode
 from airflow_workflow_events.events.codec import encode, to_json
 from airflow_workflow_events.events.model import WorkflowEvent
