@@ -56,7 +56,7 @@ class NewerChannel(OlderChannel):
 def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], SimpleNamespace]:
     def put(channel: Any) -> SimpleNamespace:
         task_runner = SimpleNamespace(SUPERVISOR_COMMS=channel)
-        monkeypatch.setitem(sys.modules, _TASK_RUNNER, task_runner)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, _TASK_RUNNER, task_runner)
         return task_runner
 
     return put
@@ -112,7 +112,7 @@ async def test_a_channel_that_threads_may_use_is_left_as_it_is(
 
 
 async def _stream() -> None:
-    EventStream("c", None, [], "latest")
+    EventStream("c", None, [], {})
 
 
 async def _keeper() -> None:
