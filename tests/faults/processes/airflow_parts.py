@@ -151,6 +151,8 @@ def await_deliveries(
 
 def ids_of(run: Mapping[str, Any], source_instance: str, *event_types: str) -> list[str]:
     """The ids of these events of a run, derived from what Airflow's REST API says of it."""
+    queued_at, started_at = (dt.datetime.fromisoformat(run[name]) for name in ("queued_at", "start_date"))
+    starts = [event_type == "workflow.started" for event_type in event_types]
     return [
         lifecycle_event_id(
             event_type=event_type,
@@ -158,9 +160,10 @@ def ids_of(run: Mapping[str, Any], source_instance: str, *event_types: str) -> l
             workflow_run_id=run["dag_run_id"],
             source_instance=source_instance,
             clear_number=0,
-            run_started_at=dt.datetime.fromisoformat(run["start_date"]),
+            run_queued_at=queued_at if is_start else None,
+            run_started_at=None if is_start else started_at,
         )
-        for event_type in event_types
+        for event_type, is_start in zip(event_types, starts, strict=True)
     ]
 
 
