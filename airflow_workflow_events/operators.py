@@ -12,7 +12,7 @@ from airflow_workflow_events.compat import BaseOperator
 
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, OutboxError
 from airflow_workflow_events.events.model import EventType, check_event_type
-from airflow_workflow_events.lifecycle import published_event
+from airflow_workflow_events.lifecycle import published_event, run_identity
 from airflow_workflow_events.lifecycle.reading import text_or_none
 from airflow_workflow_events.settings import Settings
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from airflow_workflow_events.kafka.reports import DeliveryReport
 
 
+# What the listener publishes of every run.
+_OF_RUNS = frozenset({EventType.WORKFLOW_STARTED, EventType.WORKFLOW_COMPLETED, EventType.WORKFLOW_FAILED})
+
+
 class PublishWorkflowEventOperator(BaseOperator):
     """Publishes one workflow event; the task succeeds only after the broker confirmed it.
 
@@ -33,8 +37,10 @@ class PublishWorkflowEventOperator(BaseOperator):
     dedupe by it. A template rendered to nothing stands for the default.
 
     Args:
-        event_type: what happened: an :class:`~airflow_workflow_events.EventType` or a domain's own dotted
-            type, e.g. ``"orders.loaded"``. Templated.
+        event_type: what happened: a domain's own dotted type, e.g. ``"orders.loaded"``, or an
+            :class:`~airflow_workflow_events.EventType`. What becomes of the task's own run, such as
+            ``workflow.completed``, is better published by a callback or the listener, which know it: with
+            the listener on it is on the topic twice, and the task warns of it. Templated.
         data: ``payload.data``: a mapping, or a pydantic model or dataclass, with templates at any depth of
             mappings and sequences. What looks like a secret in it is masked, and named in
             ``metadata.redacted``. Default: empty. Templated.
@@ -126,6 +132,7 @@ class PublishWorkflowEventOperator(BaseOperator):
             workflow_id=text_or_none(self.workflow_id),
             workflow_run_id=text_or_none(self.workflow_run_id),
         )
+        self._warn_of_second(event, context, settings)
         if event.metadata.redacted:
             self.log.info("Masked, as it looks like a secret: %s.", ", ".join(event.metadata.redacted))
         try:
@@ -142,6 +149,22 @@ class PublishWorkflowEventOperator(BaseOperator):
             "partition": report.partition,
             "offset": report.offset,
         }
+
+    def _warn_of_second(self, event: WorkflowEvent, context: Mapping[str, Any], settings: Settings) -> None:
+        own = run_identity(context)
+        about = (event.workflow_id, event.workflow_run_id)
+        if (
+            settings.listener
+            and event.event_type in _OF_RUNS
+            and about == (own.workflow_id, own.workflow_run_id)
+            and settings.selection.wants(event.event_type, own.workflow_id, None)
+        ):
+            self.log.warning(
+                "The listener publishes %s of this run as well, under another id: use a type of your own, "
+                "such as %s.ready.",
+                event.event_type,
+                own.workflow_id,
+            )
 
     def _deliver(self, hook: WorkflowEventHook, event: WorkflowEvent) -> DeliveryReport:
         from airflow_workflow_events.kafka.last_publish import publish_and_close

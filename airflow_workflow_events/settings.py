@@ -31,6 +31,7 @@ class Settings:
         outbox_url: where the outbox is; ``None`` for no outbox.
         outbox_bounds: how large it may become.
         selection: what the listener publishes.
+        listener: whether the events of every DAG are published.
         base_url: address of Airflow's UI, ``[api] base_url``, without a trailing slash.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     outbox_bounds: Bounds = field(default_factory=Bounds)
     selection: Selection = field(default_factory=Selection)
     base_url: str | None = None
+    listener: bool = False
 
     @classmethod
     def load(cls) -> Self:
@@ -69,8 +71,23 @@ class Settings:
                 event_types=_list("event_types"),
                 task_topic=_text("task_topic"),
             ),
+            listener=listener_is_on(),
             base_url=(conf.get("api", "base_url", fallback=None) or "").rstrip("/") or None,
         )
+
+
+def listener_is_on() -> bool:
+    """Return ``[workflow_events] listener``.
+
+    Raises:
+        ConfigurationError: it is neither true nor false.
+    """
+    try:
+        return bool(conf.getboolean(CONFIG_SECTION, "listener", fallback=False))
+    except Exception as error:  # Airflow's own, whose home differs between its versions
+        raise ConfigurationError(
+            f"[{CONFIG_SECTION}] listener is {_text('listener')!r}: use True or False"
+        ) from error
 
 
 def default_conn_id() -> str:
@@ -91,7 +108,7 @@ def _list(name: str) -> tuple[str, ...]:
 
 def _default_outbox_url() -> str | None:
     """Return the file the listener uses where no outbox is named: it cannot do without."""
-    if not conf.getboolean(CONFIG_SECTION, "listener", fallback=False):
+    if not listener_is_on():
         return None
     from airflow.configuration import AIRFLOW_HOME
 

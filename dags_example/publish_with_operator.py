@@ -1,14 +1,14 @@
 """Publish an event from a task.
 
 The task succeeds only after Kafka confirmed the event; a failed delivery fails the task, so that its retries
-apply. Templates work at any depth of ``data``, and the task returns where the event went.
+apply. Templates work at any depth of ``data``, and the task returns where the event went. The event's type is
+the domain's own: that the run itself completed is for a callback or the listener to say.
 """
 
 from __future__ import annotations
 
 from airflow.sdk import DAG, task
 
-from airflow_workflow_events import EventType
 from airflow_workflow_events.operators import PublishWorkflowEventOperator
 
 with DAG(
@@ -24,9 +24,9 @@ with DAG(
         retries=2,
     )
 
-    completed = PublishWorkflowEventOperator(
-        task_id="publish_completed",
-        event_type=EventType.WORKFLOW_COMPLETED,
+    ready = PublishWorkflowEventOperator(
+        task_id="publish_ready",
+        event_type="orders.ready",
         data={"previous_event": "{{ ti.xcom_pull(task_ids='publish')['event_id'] }}"},
     )
 
@@ -35,4 +35,4 @@ with DAG(
         """Read where the event went from the operator's XCom."""
         print(f"event {report['event_id']} is at offset {report['offset']} of {report['topic']}")
 
-    published >> completed >> show(completed.output)
+    published >> ready >> show(ready.output)

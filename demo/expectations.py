@@ -29,7 +29,7 @@ SERVICE = "order_import"
 
 #: By workflow: the event type, and the task where the event is a task's.
 EXPECTED: dict[str, list[tuple[str, str | None]]] = {
-    "example_publish_with_operator": [("orders.loaded", None), ("workflow.completed", None)],
+    "example_publish_with_operator": [("orders.loaded", None), ("orders.ready", None)],
     "example_publish_with_callbacks": [
         ("task.started", "refresh"),
         ("task.completed", "refresh"),

@@ -43,8 +43,7 @@ def test_the_operator_publishes_its_rendered_data_and_hands_on_where_the_event_w
     }
     assert loaded.metadata.environment == "test"
     assert loaded.metadata.emitted_by == "operator"
-    completed = of_type(events, "workflow.completed")
-    assert completed.payload.data == {"previous_event": loaded.event_id}
+    assert of_type(events, "orders.ready").payload.data == {"previous_event": loaded.event_id}
 
 
 def test_callbacks_publish_what_becomes_of_the_run_and_its_task(airflow: Airflow) -> None:

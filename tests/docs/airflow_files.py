@@ -30,7 +30,7 @@ import json, sys
 from airflow.dag_processing.dagbag import DagBag
 
 bag = DagBag(sys.argv[1])
-print(json.dumps({dag_id: str(dag.test().state) for dag_id, dag in bag.dags.items()}))
+print(json.dumps({dag_id: str(dag.test(logical_date=None).state) for dag_id, dag in bag.dags.items()}))
 """
 
 

@@ -38,10 +38,10 @@ def test_the_example_dags_publish_their_events(
         ("example_publish_with_callbacks", "task.started"),
         ("example_publish_with_callbacks", "workflow.completed"),
         ("example_publish_with_operator", "orders.loaded"),
-        ("example_publish_with_operator", "workflow.completed"),
+        ("example_publish_with_operator", "orders.ready"),
     ]
     by_type = {event.event_type: event for event in events if event.metadata.emitted_by == "operator"}
-    loaded, completed = by_type["orders.loaded"], by_type["workflow.completed"]
+    loaded, ready = by_type["orders.loaded"], by_type["orders.ready"]
     assert loaded.payload.data["run"] == loaded.workflow_run_id
     assert loaded.payload.data["files"] == [{"name": "orders_manual.csv", "rows": 1280}]
-    assert completed.payload.data["previous_event"] == loaded.event_id
+    assert ready.payload.data["previous_event"] == loaded.event_id

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -331,3 +332,29 @@ def test_a_dag_with_it_survives_airflows_serialisation() -> None:
     assert task.data == {"run": "{{ run_id }}", "type": "task.failed", "files": [1, {"a": None}]}
     assert task.topic == "sales"
     assert task.task_type == "PublishWorkflowEventOperator"
+
+
+@pytest.mark.parametrize(
+    ("listener", "options", "warned"),
+    [
+        ("True", {"event_type": EventType.WORKFLOW_COMPLETED}, True),
+        ("False", {"event_type": EventType.WORKFLOW_COMPLETED}, False),
+        ("True", {"event_type": "orders.loaded"}, False),
+        ("True", {"event_type": EventType.WORKFLOW_COMPLETED, "workflow_id": "another"}, False),
+    ],
+    ids=["its own run's end", "with the listener off", "a type of its own", "another workflow's end"],
+)
+def test_a_task_warns_of_what_the_listener_publishes_as_well(
+    connection: str,
+    published: Published,
+    set_options: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    listener: str,
+    options: dict[str, Any],
+    warned: bool,
+) -> None:
+    set_options(listener=listener, outbox_url=f"sqlite:///{tmp_path}/outbox.db")
+    run_task(publishing(**options))
+    assert ("use a type of your own" in capsys.readouterr().out) == warned
+    assert len(published()) == 1

@@ -71,7 +71,7 @@ def test_callbacks(dags, published_events):
 
 def test_the_operator(dags, published_events):
     run(dags, "operator")
-    assert types(published_events) == ["orders.loaded", "workflow.completed"]
+    assert types(published_events) == ["orders.loaded", "orders.ready"]
 
 @pytest.mark.parametrize("name", ["deferred", "ended_from_trigger", "poking", "rescheduled"])
 def test_a_sensor(dags, workflow_events_broker, workflow_events_connections, name):
