@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_workflow_events.connection_safety import checked
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, WorkflowEventsError
-from airflow_workflow_events.forks import unlocked_cached_property
+from airflow_workflow_events.forks import critical_section, unlocked_cached_property
 from airflow_workflow_events.provider_info import CONNECTION_TYPE, DEFAULT_CONNECTION, UI_FIELD_BEHAVIOUR
 from airflow_workflow_events.settings import Settings, default_conn_id
 
@@ -79,7 +79,8 @@ class WorkflowEventHook(KafkaBaseHook):
     @unlocked_cached_property
     def connection(self) -> Connection:
         """The Airflow connection, looked up once."""
-        return self.get_connection(self.workflow_events_conn_id)
+        with critical_section():  # a secrets backend may take any lock
+            return self.get_connection(self.workflow_events_conn_id)
 
     @unlocked_cached_property
     def fields(self) -> dict[str, Any]:
@@ -90,12 +91,14 @@ class WorkflowEventHook(KafkaBaseHook):
     @unlocked_cached_property
     def topic(self) -> str:
         """The default topic: the connection's, or ``[workflow_events] topic``."""
-        return str(self.fields.get("topic") or Settings.load().topic)
+        with critical_section():
+            return str(self.fields.get("topic") or Settings.load().topic)
 
     @unlocked_cached_property
     def environment(self) -> str:
         """The environment of events: the connection's, or ``[workflow_events] environment``."""
-        return str(self.fields.get("environment") or Settings.load().environment)
+        with critical_section():
+            return str(self.fields.get("environment") or Settings.load().environment)
 
     @unlocked_cached_property
     def get_conn(self) -> Any:
@@ -142,9 +145,10 @@ class WorkflowEventHook(KafkaBaseHook):
         from airflow_workflow_events.kafka.config import SECRET_OPTIONS
 
         config = self._build_config()
-        for name in SECRET_OPTIONS & config.keys():
-            # Airflow masks by the name of the key, and misses ssl.key.pem and the like.
-            mask_secret(str(config[name]))
+        with critical_section():
+            for name in SECRET_OPTIONS & config.keys():
+                # Airflow masks by the name of the key, and misses ssl.key.pem and the like.
+                mask_secret(str(config[name]))
         return config
 
     def consumer_options(self) -> dict[str, Any]:
@@ -212,7 +216,8 @@ class WorkflowEventHook(KafkaBaseHook):
                 'e.g. {"bootstrap.servers": "kafka:9092"}'
             )
         try:
-            return _Completion(checked(options)).completed()
+            with critical_section():  # it may import a cloud's library
+                return _Completion(checked(options)).completed()
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error}") from None
 

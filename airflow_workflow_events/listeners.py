@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -21,6 +19,7 @@ from airflow_workflow_events.compat import conf, hookimpl
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.executors import advice_on_outbox
+from airflow_workflow_events.forks import once_per_process
 from airflow_workflow_events.lifecycle import lifecycle_event, rows
 from airflow_workflow_events.lifecycle.choice import Choice
 from airflow_workflow_events.lifecycle.reading import enum_value, get, text_or_none
@@ -155,7 +154,7 @@ def _task_changed(event_type: EventType, task_instance: Any, error: object = Non
     event = _event(event_type, context)
     route = Route(None, choice.topic or selection.task_topic)
     if in_task:
-        _of_this_task.accept(event, route)
+        _of_this_task().accept(event, route)
     else:
         _start_relay().accept(event, route, environment_is_default=True)
 
@@ -209,17 +208,17 @@ class _TasksEvents:
         self._accepted, self._unaccepted = None, []
 
 
-_of_this_task = _TasksEvents()
+# A task's process is forked for it: what its parent may have accepted is the parent's to deliver.
+_of_this_task = once_per_process(_TasksEvents)
 
 
 def _deliver_tasks_events() -> None:
-    _of_this_task.deliver()
+    for events in _of_this_task.take():
+        events.deliver()
 
 
-@lru_cache(maxsize=1)
-def _settings() -> Settings:
-    # Read once: options may be looked up in a secrets backend, which is nothing for the scheduler's thread.
-    return Settings.load()
+# Read once: options may be looked up in a secrets backend, which is nothing for the scheduler's thread.
+_settings = once_per_process(Settings.load, inherited=True)
 
 
 def _outbox() -> Outbox:
@@ -229,28 +228,25 @@ def _outbox() -> Outbox:
     return outbox
 
 
-_relay: BackgroundRelay | None = None
-_relay_pid: int | None = None
+@once_per_process
+def _relay() -> BackgroundRelay:
+    # Before the thread starts: a child that is forked while it imports would import the same twice.
+    from airflow_workflow_events import hooks  # noqa: F401
+    from airflow_workflow_events.kafka import destination  # noqa: F401
+
+    relay = background_relay(_outbox())
+    relay.start()
+    atexit.register(_stop_relay)
+    return relay
 
 
 def _start_relay() -> BackgroundRelay:
     """Return this process's relay, started."""
-    global _relay, _relay_pid
-    if _relay is None or _relay_pid != os.getpid():
-        # Before the thread starts: a fork while it imports would leave the child a lock nobody gives back.
-        from airflow_workflow_events import hooks  # noqa: F401
-        from airflow_workflow_events.kafka import destination  # noqa: F401
-
-        _relay, _relay_pid = background_relay(_outbox()), os.getpid()
-        _relay.start()
-        atexit.register(_stop_relay)
-    return _relay
+    return _relay()
 
 
 def _stop_relay() -> None:
-    global _relay
-    relay, _relay = _relay, None
-    if relay is not None and _relay_pid == os.getpid():
+    for relay in _relay.take():
         relay.stop(_STOP_SECONDS)
 
 

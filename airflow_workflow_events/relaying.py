@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import lru_cache
 from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from airflow_workflow_events.compat import Stats
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import OutboxError, OutboxFullError, printable
 from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.forks import critical_section, once_per_process
 from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.entries import Bounds, Route
@@ -44,21 +44,24 @@ class AirflowMetrics:
     def incr(self, name: str, count: int = 1, tags: Mapping[str, str] | None = None) -> None:
         """Add to a counter."""
         try:
-            Stats.incr(name, count, tags=dict(tags or {}))
+            with critical_section():  # a metrics client has locks
+                Stats.incr(name, count, tags=dict(tags or {}))
         except Exception:
             log.debug("could not count %s", name, exc_info=True)
 
     def gauge(self, name: str, value: float) -> None:
         """Set a gauge."""
         try:
-            Stats.gauge(name, value)
+            with critical_section():
+                Stats.gauge(name, value)
         except Exception:
             log.debug("could not set %s", name, exc_info=True)
 
     def timing(self, name: str, seconds: float, tags: Mapping[str, str] | None = None) -> None:
         """Record how long something took."""
         try:
-            Stats.timing(name, timedelta(seconds=seconds), tags=dict(tags or {}))
+            with critical_section():
+                Stats.timing(name, timedelta(seconds=seconds), tags=dict(tags or {}))
         except Exception:
             log.debug("could not time %s", name, exc_info=True)
 
@@ -77,10 +80,12 @@ def outbox_of(settings: Settings) -> Outbox | None:
     return _outbox(settings.outbox_url, settings.outbox_bounds, settings.topic)
 
 
-@lru_cache(maxsize=4)
-def _outbox(url: str, bounds: Bounds, topic: str) -> Outbox:
-    # The database itself sees to it that a fork does not share connections.
+def _make_outbox(url: str, bounds: Bounds, topic: str) -> Outbox:
     return Outbox(OutboxDatabase(url), bounds, default_topic=topic)
+
+
+# The database itself sees to it that a fork does not share connections.
+_outbox = once_per_process(_make_outbox, inherited=True)
 
 
 def route_to(settings: Settings, conn_id: str | None, topic: str | None) -> Route:
@@ -101,12 +106,13 @@ def open_destination(conn_id: str | None) -> ProducerDestination:
     from airflow_workflow_events.hooks import WorkflowEventHook
     from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDestination
 
-    hook = WorkflowEventHook(conn_id or Settings.load().conn_id)
-    environment = hook.fields.get("environment")
-    # A broker that is away shows when something is delivered; until then it is no reason to look dead.
-    # What it does not deliver stays in the outbox, and the relay says why, once.
-    producer = hook.get_producer(connect=False, failure_log_level=logging.DEBUG, config=RELAY_OPTIONS)
-    looked_up = fingerprint(hook)
+    with critical_section():
+        hook = WorkflowEventHook(conn_id or Settings.load().conn_id)
+        environment = hook.fields.get("environment")
+        # A broker that is away shows when something is delivered; until then it is no reason to look dead.
+        # What it does not deliver stays in the outbox, and the relay says why, once.
+        producer = hook.get_producer(connect=False, failure_log_level=logging.DEBUG, config=RELAY_OPTIONS)
+        looked_up = fingerprint(hook)
     return ProducerDestination(
         producer,
         None if environment is None else str(environment),

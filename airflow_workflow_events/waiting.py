@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow_workflow_events.compat import AirflowNotFoundException
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import ConfigurationError, ConsumerClosedError, WorkflowEventsError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
@@ -158,4 +158,4 @@ def _in_child() -> None:
     _hubs.clear()
 
 
-os.register_at_fork(after_in_child=_in_child)
+forks.register(after_in_child=_in_child)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-import os
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import KafkaError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
@@ -104,7 +104,7 @@ class PositionKeeper:
 
 
 _keepers: dict[str, PositionKeeper] = {}
-os.register_at_fork(after_in_child=_keepers.clear)
+forks.register(after_in_child=_keepers.clear)
 
 
 class Watcher:

@@ -7,7 +7,6 @@ fields it does not know are kept, and any 1.x version is accepted.
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
 from enum import StrEnum
 from functools import lru_cache
@@ -27,6 +26,7 @@ from pydantic import (
 from pydantic.functional_validators import AfterValidator
 from pydantic_core import CoreSchema, core_schema
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import ConfigurationError, EventValidationError
 from airflow_workflow_events.events.json_values import to_json_object, to_json_value
 
@@ -331,4 +331,4 @@ def _use_once() -> None:
 
 # pydantic builds a model, and what serialises it, under locks. A child forked while another thread builds
 # one would wait for its lock for ever, so they are built before any fork; the children need not do it then.
-os.register_at_fork(before=_use_once)
+forks.register(before=_use_once)

@@ -11,13 +11,13 @@ the very event that they would make.
 from __future__ import annotations
 
 import datetime as dt
-import os
 from enum import StrEnum
 from functools import lru_cache
 
 from pydantic import BaseModel
 from pydantic_core import CoreConfig, CoreSchema, SchemaValidator, core_schema
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.events.json_values import is_within_limits, may_name_non_finite
 from airflow_workflow_events.events.model import (
     MAX_ID_CHARACTERS,
@@ -85,7 +85,7 @@ def _validators() -> tuple[SchemaValidator, SchemaValidator]:
 
 
 # Before any fork, as the models are: no child has to build them then, or finds them half built.
-os.register_at_fork(before=_validators)
+forks.register(before=_validators)
 
 
 def _event() -> CoreSchema:

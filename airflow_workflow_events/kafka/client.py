@@ -21,6 +21,7 @@ from typing import Any
 
 import confluent_kafka
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import (
     KafkaError,
     KafkaQueueFullError,
@@ -281,11 +282,12 @@ class ProducerClient:
             users(error)
 
         try:
-            self._producer = confluent_kafka.Producer(
-                {**self.config, **callbacks, "error_cb": on_error},
-                # Who publishes and reports failures itself needs no second line about the same.
-                logger=ClientLog(self._connection, self._failure_log_level),
-            )
+            with forks.critical_section():  # librdkafka and SSL set up what all clients share
+                self._producer = confluent_kafka.Producer(
+                    {**self.config, **callbacks, "error_cb": on_error},
+                    # Who publishes and reports failures itself needs no second line about the same.
+                    logger=ClientLog(self._connection, self._failure_log_level),
+                )
         except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
             raise refused_configuration(error, self.config) from None
         self._gate = threading.Lock()
@@ -434,4 +436,4 @@ def _deliver_at_exit_of_this_process() -> None:
 
 
 _exit_registered_in: int | None = None
-os.register_at_fork(after_in_child=_in_child)
+forks.register(after_in_child=_in_child)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import datetime as dt
 import logging
-import os
 import threading
 import weakref
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import (
     ConsumerClosedError,
     KafkaConnectionError,
@@ -91,10 +91,11 @@ class ConsumerClient:
         self._failure: BaseException | None = None
         self._stale = False
         try:
-            self._consumer = confluent_kafka.Consumer(
-                {**config, **self._callbacks(config)},
-                logger=self.connection.log,
-            )
+            with forks.critical_section():  # librdkafka and SSL set up what all clients share
+                self._consumer = confluent_kafka.Consumer(
+                    {**config, **self._callbacks(config)},
+                    logger=self.connection.log,
+                )
             if in_group:
                 self._consumer.subscribe(
                     list(topics),
@@ -417,4 +418,4 @@ def _in_child() -> None:
         client.leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_in_child)
+forks.register(after_in_child=_in_child)

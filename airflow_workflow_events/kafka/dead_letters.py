@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import weakref
 from collections.abc import Callable, Mapping
 from time import monotonic, sleep
@@ -12,6 +11,7 @@ from typing import Any
 
 import confluent_kafka
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, text_of
 from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
@@ -216,4 +216,4 @@ def _in_child() -> None:
         one.leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_in_child)
+forks.register(after_in_child=_in_child)

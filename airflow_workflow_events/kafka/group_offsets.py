@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import KafkaException, TopicPartition
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError
 from airflow_workflow_events.kafka.assignment import FINAL, reading_error
 from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_group_id
@@ -216,4 +216,4 @@ def _in_child() -> None:
         client.leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_in_child)
+forks.register(after_in_child=_in_child)

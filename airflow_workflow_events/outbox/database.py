@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import QueuePool
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import ConfigurationError, OutboxUnavailableError
 
 #: How long one call may wait for a lock that another process holds, in milliseconds. A scheduler calls this.
@@ -312,7 +313,8 @@ _inherited: list[Engine] = []
 @contextmanager
 def _no_fork_meanwhile(kind: str) -> Iterator[None]:
     if kind != "sqlite":
-        yield
+        with forks.critical_section():  # the driver and SSL have locks
+            yield
         return
     if _inherits_locks:
         raise OutboxUnavailableError(
@@ -350,6 +352,6 @@ def _after_fork_in_child() -> None:
         database.leave_to_parent()
 
 
-os.register_at_fork(
+forks.register(
     before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
 )
