@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_workflow_events.errors import ConfigurationError, KafkaError
 from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType
+from airflow_workflow_events.events.templated import typed_conditions
 from airflow_workflow_events.lifecycle.reading import text_or_none
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class WorkflowEventSensor(BaseSensorOperator):
         environment: likewise, of ``metadata.environment``. Default: any. Templated.
         data: conditions on ``payload.data``: a dotted path to the value it must have, or to operators, e.g.
             ``{"order.country": "DE", "rows": {"$gte": 100}}``; see
-            :class:`~airflow_workflow_events.events.filters.EventFilter`. Templated.
+            :class:`~airflow_workflow_events.events.filters.EventFilter`. Templated: a text that reads as a
+            number, ``true``, ``false`` or ``null`` stands for that value too.
         fail_on: event types of the same workflow, run, source and environment that fail the task at once,
             e.g. ``"workflow.failed"``: without retries, with the event's error in the message. An event that
             is waited for as well means failure. Default: none. Templated.
@@ -130,6 +132,7 @@ class WorkflowEventSensor(BaseSensorOperator):
             raise ConfigurationError(
                 "end_from_trigger needs deferrable=True: there is no trigger to end the task"
             )
+        self._given_data = data
         self._given = {name for name, value in {**given, "topic": topic}.items() if value is not None}
         self.workflow_id = workflow_id
         self.workflow_run_id = workflow_run_id
@@ -243,7 +246,7 @@ class WorkflowEventSensor(BaseSensorOperator):
             event_type=_names(self._rendered("event_type")),
             source=_names(self._rendered("source")),
             environment=_names(self._rendered("environment")),
-            data=self._rendered("data"),
+            data=typed_conditions(self._given_data, self._rendered("data"), _is_template),
             fail_on=_names(self.fail_on),
             topic=self._rendered("topic"),
             start_from=self._since(context).isoformat(),
@@ -312,6 +315,10 @@ def _check_early(filters: Mapping[str, Any], fail_on: Any, since: Any) -> None:
         _check_since(since)
 
 
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and ("{{" in value or "{%" in value)
+
+
 def _is_final(value: object) -> bool:
     """Whether rendering leaves a value as it is. What is no plain value may be another task's result."""
     if isinstance(value, Mapping):
@@ -319,7 +326,7 @@ def _is_final(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_final, value))
     if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
+        return not _is_template(value)
     return isinstance(value, int | float | dt.datetime | dt.timedelta | None)
 
 

@@ -168,6 +168,11 @@ def _condition(path: str, wanted: JsonValue) -> tuple[list[str], _Condition]:
                 f"data[{path!r}] has the operator {name}: use one of {', '.join(_OPERATORS)}"
             )
         operators.append(_OPERATORS[name](f"data[{path!r}].{name}", operand))
+    kinds = {_COMPARED[isinstance(operand, str)] for name, operand in wanted.items() if name in _OF_ONE_TYPE}
+    if len(kinds) > 1:
+        raise ConfigurationError(
+            f"data[{path!r}] compares with a number and with a text, and no value is both: use one type"
+        )
     return parts, lambda found: all(holds(found) for holds in operators)
 
 
@@ -237,3 +242,6 @@ _OPERATORS: dict[str, Callable[[str, JsonValue], _Condition]] = {
     "$glob": _glob,
     "$exists": _exists,
 }
+
+_OF_ONE_TYPE = frozenset(("$gt", "$gte", "$lt", "$lte", "$glob"))
+_COMPARED = ("number", "text")

@@ -360,3 +360,19 @@ def test_a_timeout_in_the_triggerer_is_a_sensors_timeout(soft_fail: bool, end: t
 def test_so_is_one_in_the_process_of_a_test_of_the_dag(soft_fail: bool, end: type[Exception]) -> None:
     with pytest.raises(end):
         resumed({"failed": True, "timed_out": True}, soft_fail=soft_fail)
+
+
+@pytest.mark.parametrize(("text", "operand"), [("100", 100), ("1.5", 1.5), ("2026-01-02", "2026-01-02")])
+def test_a_templated_operand_is_of_the_type_that_it_reads_as(text: str, operand: Any) -> None:
+    data = trigger_of(data={"rows": {"$gte": f"{{{{ {text!r} }}}}"}, "note": "100"})["data"]
+
+    assert data == {"rows": {"$gte": operand}, "note": "100"}
+
+
+def test_what_was_replaced_in_the_event_is_in_the_tasks_log(capfd: pytest.CaptureFixture[str]) -> None:
+    event = found(make_event())
+    event["event"]["metadata"]["replaced"] = ["payload.data.message"]
+
+    resumed(event)
+
+    assert "Airflow cannot store; replaced: payload.data.message" in capfd.readouterr().out
