@@ -247,6 +247,20 @@ OPTIONS: dict[str, Any] = {
         None,
         "region,batch_id",
     ),
+    "mask_keys": _option(
+        "Comma separated globs of names in events, in any case of letters, behind which every text and "
+        "number is masked, beside the names that tell of a secret by themselves.",
+        "string",
+        None,
+        "*_iban,customer_*",
+    ),
+    "unmask_keys": _option(
+        "Comma separated globs of names behind which nothing is masked for its name, though it tells of a "
+        "secret. Wins over mask_keys and over Airflow's own sensitive names.",
+        "string",
+        None,
+        "token_hint,session_id",
+    ),
     "listener": _option(
         "Publish the events of every DAG: runs that start, complete or fail, tasks that start, complete, "
         "fail, retry or are skipped. Needs a restart. Without outbox_url the outbox is a file in "

@@ -32,6 +32,8 @@ class Settings:
         outbox_bounds: how large it may become.
         selection: what the listener publishes.
         listener: whether the events of every DAG are published.
+        mask_keys: globs of names behind which everything is masked.
+        unmask_keys: globs of names behind which nothing is.
         base_url: address of Airflow's UI, ``[api] base_url``, without a trailing slash.
     """
 
@@ -46,6 +48,8 @@ class Settings:
     selection: Selection = field(default_factory=Selection)
     base_url: str | None = None
     listener: bool = False
+    mask_keys: tuple[str, ...] = ()
+    unmask_keys: tuple[str, ...] = ()
 
     @classmethod
     def load(cls) -> Self:
@@ -72,6 +76,8 @@ class Settings:
                 task_topic=_text("task_topic"),
             ),
             listener=listener_is_on(),
+            mask_keys=_list("mask_keys"),
+            unmask_keys=_list("unmask_keys"),
             base_url=(conf.get("api", "base_url", fallback=None) or "").rstrip("/") or None,
         )
 

@@ -20,6 +20,7 @@ from airflow_workflow_events.events.sizes import fit
 from airflow_workflow_events.lifecycle.failures import with_capped_error
 from airflow_workflow_events.lifecycle.reading import RunIdentity, get, now, number_of, text_or_none
 from airflow_workflow_events.lifecycle.redaction import without_secrets
+from airflow_workflow_events.lifecycle.secret_names import SecretNames, secret_names
 from airflow_workflow_events.settings import Settings
 from airflow_workflow_events.version import __version__
 
@@ -98,7 +99,7 @@ class Emission:
             metadata=self._metadata(),
         )
         # Secrets first: shortening could halve one beyond recognition.
-        return fit(with_capped_error(without_secrets(event)))
+        return fit(with_capped_error(without_secrets(event, self._secret_names())))
 
     def own(self, event_type: str, about: RunIdentity, author: str, data: Any) -> WorkflowEvent:
         """Return an event in a task's own words.
@@ -127,7 +128,10 @@ class Emission:
             payload=WorkflowEventPayload(data={} if data is None else data),
             metadata=self._metadata(),
         )
-        return without_secrets(event)
+        return without_secrets(event, self._secret_names())
+
+    def _secret_names(self) -> SecretNames:
+        return secret_names(self.settings.mask_keys, self.settings.unmask_keys)
 
     def _id(self, event_type: str, identity: RunIdentity, **subject: Any) -> str:
         if identity.clear_number is None and identity.started_at is None:

@@ -5,62 +5,17 @@ What identifies an event stays as it is: its id and type, its source, the workfl
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from functools import lru_cache
 from typing import Any
 
 from airflow.providers.common.compat.sdk import redact
 
 from airflow_workflow_events.events.model import WorkflowEvent
-
-#: What stands in the place of a secret; Airflow's own mask.
-MASK = "***"
-
-# Names behind which a value is a secret, beside those that Airflow masks by.
-_TELLING_NAME = (
-    r"(?:password|passwd|passphrase|passcode|pwd|secret|token|api[_-]?key|access[_-]?key|account[_-]?key"
-    r"|private[_-]?key|credential|signature|authorization|cookie)"
-    r"[\w-]{0,40}"  # bounded, as others below: a long text must not take quadratic time
-)
-_SCHEME = r"(?:(?:bearer|basic|token|apikey|negotiate|digest)\s{1,9})?"
-_ASSIGNED = rf"{_TELLING_NAME}\\?[\"']?\s{{0,9}}(?:=>|[=:])\s{{0,9}}"
-_PREFIX = r"[bfru]{0,2}"  # b'', rb''
-# A text in quotes; the closing one may be missing, as in a message that was cut.
-_QUOTED = r"(?:\"(?:\\.|[^\"\\\n])*\"?|'(?:\\.|[^'\\\n])*'?)"
-# A list, a tuple, an object, or the arguments of SecretStr('...'). It goes on in the next line only with
-# another text in quotes, so that an open bracket does not take the rest of a stack trace along.
-_IN_BRACKETS = rf"[(\[{{](?:{_QUOTED}|[^)\]}}\"'\n]|\n(?=\s{{0,40}}{_PREFIX}[\"')\]}}]))*[)\]}}]?"
-_LOOKS_SECRET = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        # A login in a URL, up to the last @ before the next URL: a password may hold one, and slashes.
-        r"(://[^\s:/@]*:)(?:[^\s:]|:(?!//))+(?=@)",
-        # A token in its place.
-        r"(://)[^\s:/?#@]+(?=:?@)",
-        # A private key in PEM, with its headers.
-        r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----)(?:[^-]|-(?!----END))+",
-        # <name>value</name>
-        rf"(<[\w:.-]{{0,40}}{_TELLING_NAME}(?:\s[^<>]{{0,200}})?>(?:<!\[CDATA\[)?)[^<]+",
-        # name="value", "name": "value", in JSON within JSON \"name\": \"value\", where a quote is \\\"
-        rf"({_ASSIGNED}{_PREFIX}(\\?(?:\"{{3}}|'{{3}}|[\"'])){_SCHEME})(?:(?!\2)(?:(?:\\\\)?\\.|[^\\\n]))+",
-        # name=value, name: value, name=["value"], name=Type("value")
-        rf"({_ASSIGNED}{_SCHEME})(?!{_PREFIX}\\?[\"'])(?:[^\s\"',;&()\[\]{{}}]|{_IN_BRACKETS})+",
-        # A pair: ("name", "value").
-        rf"({_TELLING_NAME}[\"'],\s{{0,9}}){_PREFIX}{_QUOTED}",
-        # --name value
-        rf"((?<!-)--[\w-]{{0,40}}{_TELLING_NAME}\s{{1,9}})(?!-)(?:{_QUOTED}|\S+)",
-        r"(\bbearer\s{1,9})[\w.~+/=-]{8,}",
-    )
-)
-# Every pattern but the two of URLs needs one of these; looking for them costs a tenth of a pattern.
-_SUSPICIOUS = (
-    *("password", "passwd", "passphrase", "passcode", "pwd", "secret", "token", "key", "credential"),
-    *("signature", "authorization", "cookie", "bearer", "-----begin"),
-)
-_TELLING = re.compile(_TELLING_NAME, re.IGNORECASE)
-# A number behind "tokens_used" is none; behind these it is.
-_TELLING_OF_NUMBERS = re.compile(r"(?:password|passwd|passphrase|passcode|pwd|secret)$", re.IGNORECASE)
+from airflow_workflow_events.lifecycle.secret_formats import MASK, has_aws_key_id, without_aws_secrets
+from airflow_workflow_events.lifecycle.secret_names import Hides, SecretNames, secret_names
+from airflow_workflow_events.lifecycle.secret_texts import is_suspicious, without_secrets_in_text
 
 _METADATA = (
     "environment",
@@ -74,25 +29,41 @@ _METADATA = (
 )
 # An event tells where something was masked, and stays an event of readable size.
 _MAX_PATHS = 50
+# {"name": "DB_PASSWORD", "value": "..."}: the last word of a key, and what it holds.
+_NAME_KEYS = frozenset(
+    {"name", "key", "variable", "var", "field", "param", "parameter", "option", "env", "header", "property"}
+    | {"attribute", "setting", "label", "k"}
+)
+_VALUE_KEYS = frozenset({"value", "values", "val", "default", "content", "data", "v"})
+_LAST_WORD = re.compile(r"(?:^|[\W_]|(?<=[a-z])(?=[A-Z]))([A-Za-z]+?)\d*$")
+# A part of a sentence, as a tokenizer gives it: a word, a number, or a sign.
+_PLAIN = re.compile(r"(?:##|[\u0120\u2581])?[A-Za-z]?[a-z'-]{0,19}|[A-Z]{1,5}|\d+(?:\.\d+)?|[^\w\s]{1,3}")
+# A name of a column rather than a password: ["password", "email"].
+_COLUMN = re.compile(r"[A-Za-z_]{1,24}")
 
 
-def without_secrets(event: WorkflowEvent) -> WorkflowEvent:
+def without_secrets(event: WorkflowEvent, names: SecretNames | None = None) -> WorkflowEvent:
     """Return the event with each secret masked and its place named in ``metadata.redacted``.
 
     Masked is, in ``payload.data`` and the free texts of ``metadata``:
 
-    - a string behind a key by which Airflow masks (``[core] sensitive_var_conn_names`` adds to these), or
-      that contains such a word as ``password``, ``token``, ``signature`` or ``cookie``, at any depth; a
-      number where the key ends with a word for a password;
-    - in any other string what Airflow's masker has been told, logins in URLs, private keys, and values that
-      are assigned to such a name.
+    - a string behind a key that tells of a secret (:mod:`.secret_names`), at any depth, and a number behind
+      one that tells of a password; the ``value`` beside a ``name`` that does; what follows ``--password``;
+    - in any other string what Airflow's masker has been told, logins in URLs, private keys, tokens of
+      well-known forms, and values assigned to such a name. A string of JSON is masked as the data it holds.
+
+    Args:
+        event: the event.
+        names: which names tell of a secret. Default: without ``mask_keys`` and ``unmask_keys``.
 
     Returns:
         The same object where nothing was masked.
     """
-    if not _may_hold_any(event):
+    names = names or secret_names()
+    search = _search(event, names)
+    if search is None:
         return event
-    walk = _Walk()
+    walk = _Walk(names, with_aws_secrets=search)
     data = walk.object(event.payload.data, "payload.data")
     metadata: dict[str, Any] = {}
     for name in _METADATA:
@@ -112,84 +83,156 @@ def without_secrets(event: WorkflowEvent) -> WorkflowEvent:
     )
 
 
-def masked(text: str) -> str:
+def masked(text: str, names: SecretNames | None = None) -> str:
     """Return a text with what Airflow knows to be a secret, and what looks like one, masked."""
-    known = _without_known(text)
-    if _is_suspicious(known):
-        for pattern in _LOOKS_SECRET:
-            known = pattern.sub(rf"\1{MASK}", known)
-    return known
+    names = names or secret_names()
+    if not is_suspicious(text, names):
+        return _without_known(text)
+    of_json = _masked_json(text, names) if text.lstrip()[:1] in {"{", "["} else None
+    return _without_known(
+        without_secrets_in_text(_without_known(text), names) if of_json is None else of_json
+    )
 
 
-def _may_hold_any(event: WorkflowEvent) -> bool:
-    """Look at all texts of an event at once: most have no secret, and a scheduler's thread waits for this."""
+def _masked_json(text: str, names: SecretNames) -> str | None:
+    """Return a JSON text masked as the data it holds, so that it stays JSON; ``None`` where it is none."""
+    try:
+        data = json.loads(text, object_pairs_hook=_object_of)
+        walk = _Walk(names, with_aws_secrets=has_aws_key_id(text))
+        found = walk.value(data, "")
+        if not walk.count:
+            return text
+        return json.dumps(
+            found,
+            ensure_ascii=text.isascii(),
+            indent=2 if "\n" in text.strip() else None,
+            separators=None if '": ' in text or '", ' in text else (",", ":"),
+        )
+    except (ValueError, RecursionError):  # no JSON, or nested beyond reason
+        return None
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key comes twice, and one of its values would be lost")
+    return result
+
+
+def _search(event: WorkflowEvent, names: SecretNames) -> bool | None:
+    """Look at all texts of an event at once: most have no secret, and a scheduler's thread waits for this.
+
+    Returns:
+        ``None`` where there is nothing to mask; otherwise whether an access key of AWS is among the texts.
+    """
     texts: list[str] = []
-    if _collect(event.payload.data, texts):
-        return True
+    keys: list[str] = []
+    hidden = _collect(event.payload.data, texts, keys, names)
     for name in _METADATA:
         value = getattr(event.metadata, name)
         texts.extend(value if isinstance(value, list) else [value] if value else [])
     together = "\n".join(texts)
-    return _is_suspicious(together) or _without_known(together) != together
+    if hidden or is_suspicious(together, names):
+        return has_aws_key_id(together)
+    everything = "\n".join([together, *keys])
+    return False if _without_known(everything) != everything else None
 
 
-def _collect(value: Any, texts: list[str]) -> bool:
+def _collect(value: Any, texts: list[str], keys: list[str], names: SecretNames) -> bool:
     """Collect the texts and keys of JSON; return whether a key is one that hides its value."""
     kind = type(value)
+    hidden = False
     if kind is str:
         texts.append(value)
     elif kind is dict:
+        keys.extend(value)
         for key, item in value.items():
-            if _hides(key):
-                return True
-            texts.append(key)
-            if item is not None and _collect(item, texts):
-                return True
+            if item is not None and (_collect(item, texts, keys, names) or names.hides(key)):
+                hidden = True
     elif kind is list:
         for item in value:
-            if _collect(item, texts):
-                return True
-    return False
-
-
-def _is_suspicious(text: str) -> bool:
-    """Whether a text may hold what looks like a secret; most have nothing of the kind."""
-    lower = text.casefold()
-    return ("@" in text and "://" in text) or any(word in lower for word in _SUSPICIOUS)
+            if _collect(item, texts, keys, names):
+                hidden = True
+    return hidden
 
 
 class _Walk:
     """Goes through JSON, and remembers where it masked something."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: SecretNames, *, with_aws_secrets: bool) -> None:
         self.named: list[str] = []
         self.count = 0
+        self._names = names
+        self._with_aws_secrets = with_aws_secrets
 
-    def value(self, value: Any, path: str, hidden_by: str | None = None) -> Any:
-        """Return a value masked; ``hidden_by`` is the key around it by which all of it is a secret."""
+    def value(self, value: Any, path: str, hidden: Hides = Hides.NOTHING) -> Any:
+        """Return a value masked; ``hidden`` is what the keys around it hide."""
         kind = type(value)
         if kind is str:
-            found = value if not value else MASK if hidden_by is not None else masked(value)
-            return self._noted(value, found, path)
+            return self._noted(value, self._text(value, hidden), path)
         if kind is dict:
-            return self.object(value, path, hidden_by)
+            return self.object(value, path, hidden)
         if kind is list:
-            return [self.value(item, f"{path}[{index}]", hidden_by) for index, item in enumerate(value)]
-        if hidden_by is not None and kind in {int, float} and _TELLING_OF_NUMBERS.search(hidden_by):
+            return self._list(value, path, hidden)
+        if hidden is Hides.TEXT_AND_NUMBERS and kind in {int, float}:
             return self._noted(value, MASK, path)
         return value
 
-    def object(self, value: dict[str, Any], path: str, hidden_by: str | None = None) -> dict[str, Any]:
+    def object(self, value: dict[str, Any], path: str, hidden: Hides = Hides.NOTHING) -> dict[str, Any]:
         """Return an object masked, its keys too."""
         result = {}
+        beside = self._told_beside(value)
         for key, item in value.items():
             name = _without_known(key)
             if name != key:
                 while name in result or name in value:
                     name += "*"
                 self._noted(key, name, path)
-            result[name] = self.value(item, f"{path}.{name}", hidden_by or (key if _hides(key) else None))
+            of_key = self._names.hides(key)
+            if beside and not of_key and _last_word(key) in _VALUE_KEYS:
+                of_key = beside
+            of_item = Hides.NOTHING if self._names.unmasked(key) else max(hidden, of_key)
+            if of_key and type(item) is list and key.casefold().endswith("s") and _is_plain(item):
+                of_item = hidden
+            result[name] = self.value(item, f"{path}.{name}", of_item)
         return result
+
+    def _list(self, items: list[Any], path: str, hidden: Hides) -> list[Any]:
+        result = []
+        behind = Hides.NOTHING
+        for index, item in enumerate(items):
+            result.append(self.value(item, f"{path}[{index}]", max(hidden, behind)))
+            behind = self._told_by_item(items, index, item)
+        return result
+
+    def _told_by_item(self, items: list[Any], index: int, item: Any) -> Hides:
+        """Return what an item hides of the next: ["--password", "..."] and ["password", "..."]."""
+        if type(item) is not str or len(item) > 100:
+            return Hides.NOTHING
+        if item.startswith("-"):
+            return Hides.NOTHING if "=" in item else self._names.hides(item.lstrip("-"))
+        if len(items) == 2 and not index and type(items[1]) is str and not _COLUMN.fullmatch(items[1]):
+            return self._names.hides(item)
+        return Hides.NOTHING
+
+    def _told_beside(self, value: dict[str, Any]) -> Hides:
+        """Return what an object's own name hides of its value: {"name": "DB_PASSWORD", "value": "..."}."""
+        if not 2 <= len(value) <= 30:
+            return Hides.NOTHING
+        told = (
+            self._names.hides(item)
+            for key, item in value.items()
+            if type(item) is str and len(item) <= 100 and _last_word(key) in _NAME_KEYS
+        )
+        return max(told, default=Hides.NOTHING)
+
+    def _text(self, value: str, hidden: Hides) -> str:
+        if not value:
+            return value
+        if hidden:
+            return MASK
+        found = masked(value, self._names)
+        return without_aws_secrets(found) if self._with_aws_secrets else found
 
     def _noted(self, before: Any, after: Any, path: str) -> Any:
         if after != before:
@@ -199,10 +242,14 @@ class _Walk:
         return after
 
 
-@lru_cache(maxsize=4096)
-def _hides(key: str) -> bool:
-    """Whether a string behind this key is a secret."""
-    return redact("-", key) != "-" or _TELLING.search(key) is not None
+def _last_word(key: str) -> str:
+    found = _LAST_WORD.search(key[-40:])
+    return found[1].casefold() if found else ""
+
+
+def _is_plain(items: list[Any]) -> bool:
+    """Whether a list holds words and numbers only, as ``tokens`` of a text do."""
+    return all(_PLAIN.fullmatch(item) if type(item) is str else type(item) in {int, float} for item in items)
 
 
 def _without_known(text: str) -> str:
