@@ -12,7 +12,9 @@ from enum import IntEnum
 from fnmatch import translate
 from functools import lru_cache
 
-from airflow.providers.common.compat.sdk import conf, redact
+from airflow.providers.common.compat.sdk import redact
+
+from airflow_workflow_events.compat import conf
 
 
 class Hides(IntEnum):
