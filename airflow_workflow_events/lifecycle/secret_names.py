@@ -12,9 +12,9 @@ from enum import IntEnum
 from fnmatch import translate
 from functools import lru_cache
 
-from airflow.providers.common.compat.sdk import redact
-
 from airflow_workflow_events.compat import conf
+
+from airflow.providers.common.compat.sdk import redact
 
 
 class Hides(IntEnum):
