@@ -98,8 +98,9 @@ class EventTooLargeError(WorkflowEventsError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"event {self.event_id} is {self.size_bytes:,} bytes as a Kafka record, more than the limit of "
-            f"{self.limit_bytes:,}: put the bulk into an object store and its address into payload.data"
+            f"event {printable(self.event_id)} is {self.size_bytes:,} bytes as a Kafka record, more than the "
+            f"limit of {self.limit_bytes:,}: put the bulk into an object store and its address into "
+            "payload.data"
         )
 
 

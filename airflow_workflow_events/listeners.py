@@ -17,6 +17,7 @@ from typing import Any
 from airflow_workflow_events.compat import conf, hookimpl
 
 from airflow_workflow_events import metrics as names
+from airflow_workflow_events.errors import printable
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.executors import advice_on_outbox
 from airflow_workflow_events.forks import once_per_process
@@ -203,7 +204,7 @@ class _TasksEvents:
             [done] = relay.deliver_directly(route, [(event, True)], max(deadline - monotonic(), 0.1))
             relay.close()
             if not done:
-                log.error("event %s is lost: neither the outbox nor Kafka took it", event.event_id)
+                log.error("event %s is lost: neither the outbox nor Kafka took it", printable(event.event_id))
                 METRICS.incr(names.FAILED, tags={"emitted_by": _EMITTED_BY})
         self._accepted, self._unaccepted = None, []
 

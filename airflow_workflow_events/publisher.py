@@ -118,7 +118,7 @@ class Publication:
             identity = run_identity(context)
         except Exception:  # noqa: BLE001 - a context may hold anything
             return what
-        return f"{what} of {identity.workflow_id}/{identity.workflow_run_id}"
+        return printable(f"{what} of {identity.workflow_id}/{identity.workflow_run_id}")
 
 
 class _Attempt:

@@ -162,7 +162,7 @@ class HandOver:
         try:
             dropped = self._outbox.append(event, route, environment_is_default=environment_is_default)
         except OutboxError as error:
-            log.error("event %s was not accepted by the outbox: %s", event.event_id, error)
+            log.error("event %s was not accepted by the outbox: %s", printable(event.event_id), error)
             METRICS.incr(
                 names.DROPPED if isinstance(error, OutboxFullError) else names.OUTBOX_ERRORS, tags=tags
             )

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_workflow_events.errors import ConfigurationError, KafkaError
+from airflow_workflow_events.errors import ConfigurationError, KafkaError, printable
 from airflow_workflow_events.events.filters import EventFilter, Names, failure_filter
 from airflow_workflow_events.events.model import EventType
 from airflow_workflow_events.events.templated import typed_conditions
@@ -225,14 +225,16 @@ class WorkflowEventSensor(BaseSensorOperator):
                     yield taken
 
     def _judge(self, event: dict[str, Any], *, failed: bool) -> dict[str, Any]:
-        name = f"{event['event_type']} of {event['workflow_id']}, run {event['workflow_run_id']}"
+        name = printable(f"{event['event_type']} of {event['workflow_id']}, run {event['workflow_run_id']}")
+        event_id = printable(event["event_id"])
         if failed:
-            reason = _reason(event["payload"]["data"])
-            raise AirflowFailException(f"{name} (event {event['event_id']}): {reason}")
-        self.log.info("%s has come: event %s.", name, event["event_id"])
+            reason = printable(_reason(event["payload"]["data"]))
+            raise AirflowFailException(f"{name} (event {event_id}): {reason}")
+        self.log.info("%s has come: event %s.", name, event_id)
         if replaced := event["metadata"].get("replaced"):
             self.log.warning(
-                "The event held what Airflow cannot store; replaced: %s.", ", ".join(map(str, replaced))
+                "The event held what Airflow cannot store; replaced: %s.",
+                printable(", ".join(map(str, replaced))),
             )
         return event
 

@@ -212,5 +212,6 @@ def _changed(event: WorkflowEvent, error: Exception) -> EventSerializationError:
     except AttributeError:  # the payload is none any more
         pass
     return EventSerializationError(
-        f"event {event.event_id} was changed after it was built and can no longer be sent: {reason}"
+        f"event {printable(event.event_id)} was changed after it was built and can no longer be sent: "
+        f"{reason}"
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from airflow_workflow_events.errors import KafkaQueueFullError, KafkaTimeoutError
+from airflow_workflow_events.errors import KafkaQueueFullError, KafkaTimeoutError, printable
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka.config import check_whole_number
 from airflow_workflow_events.kafka.pending import timeout_error
@@ -131,7 +131,7 @@ class AsyncWorkflowEventProducer:
         try:
             return self._submit(event, topic)
         except KafkaQueueFullError as error:
-            log.error("event %s was not delivered: %s", event.event_id, error)
+            log.error("event %s was not delivered: %s", printable(event.event_id), error)
             future: asyncio.Future[DeliveryReport] = asyncio.get_running_loop().create_future()
             future.set_result(DeliveryReport(event.event_id, topic or self._producer.topic, error=error))
             return future

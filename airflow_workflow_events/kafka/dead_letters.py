@@ -12,7 +12,7 @@ from typing import Any
 import confluent_kafka
 
 from airflow_workflow_events import forks
-from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, text_of
+from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, printable, text_of
 from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_topic, without_secrets
@@ -194,7 +194,7 @@ class DeadLetterTopic:
         drop_unreadable(message)
         own: Any = message.headers() or []  # confluent-kafka gives a list, whatever its type says
         reason = {
-            REASON_HEADER: text_of(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__,
+            REASON_HEADER: printable(text_of(error), _MAX_REASON_CHARACTERS) or type(error).__name__,
             ERROR_HEADER: type(error).__qualname__,
             TOPIC_HEADER: str(message.topic()),
             PARTITION_HEADER: str(message.partition()),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from airflow_workflow_events.errors import ConfigurationError, text_of
+from airflow_workflow_events.errors import ConfigurationError, printable, text_of
 from airflow_workflow_events.kafka.config import check_whole_number
 
 log = logging.getLogger(__name__)
@@ -106,12 +106,12 @@ class Retries:
         pause = self._longest_pause(attempts) * random.uniform(0.75, 1)
         log.warning(
             "handling event %s failed, attempt %d of %d, the next in %.3g s: %s: %s",
-            event_id,
+            printable(event_id),
             attempts,
             self.max_retries + 1,
             pause,
             type(failure).__name__,
-            text_of(failure),
+            printable(text_of(failure)),
         )
         return pause
 

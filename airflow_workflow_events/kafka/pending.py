@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import confluent_kafka
 
-from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, WorkflowEventsError
+from airflow_workflow_events.errors import KafkaError, KafkaTimeoutError, WorkflowEventsError, printable
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka.polling import Waitable
 from airflow_workflow_events.kafka.reports import DeliveryReport, error_text, translate
@@ -47,16 +47,28 @@ class Reporter:
             partition = offset = None
         if log.isEnabledFor(logging.DEBUG):
             if offset is None:
-                log.debug("event %s was sent to %s; with acks=0 nobody confirms it", event_id, topic)
+                log.debug(
+                    "event %s was sent to %s; with acks=0 nobody confirms it", printable(event_id), topic
+                )
             else:
                 log.debug(
-                    "event %s was delivered to %s [%s] at offset %s", event_id, topic, partition, offset
+                    "event %s was delivered to %s [%s] at offset %s",
+                    printable(event_id),
+                    topic,
+                    partition,
+                    offset,
                 )
         return DeliveryReport(event_id, topic, partition, offset)
 
     def failure(self, event_id: str, topic: str, reason: WorkflowEventsError) -> DeliveryReport:
         """Log that an event was not delivered and return its report."""
-        log.log(self._failure_log_level, "event %s was not delivered to %s: %s", event_id, topic, reason)
+        log.log(
+            self._failure_log_level,
+            "event %s was not delivered to %s: %s",
+            printable(event_id),
+            topic,
+            reason,
+        )
         return DeliveryReport(event_id, topic, error=reason)
 
     def error(self, error: confluent_kafka.KafkaError, topic: str | None = None) -> KafkaError:
@@ -114,7 +126,7 @@ class PendingEvent(Waitable):
         try:
             report = self.reporter.report(self.event_id, self.topic, error, message)
             if self.late and report.delivered:
-                log.warning("event %s was delivered after its caller's timeout", self.event_id)
+                log.warning("event %s was delivered after its caller's timeout", printable(self.event_id))
         finally:  # whatever a signal handler raises, nobody waits in vain
             self._settle(report)
 
@@ -136,7 +148,10 @@ class PendingEvent(Waitable):
             self.on_report(report)
         except Exception as error:
             log.error(
-                "a callback for event %s raised %s", self.event_id, type(error).__name__, exc_info=error
+                "a callback for event %s raised %s",
+                printable(self.event_id),
+                type(error).__name__,
+                exc_info=error,
             )
 
 
@@ -233,8 +248,8 @@ def timeout_error(event_id: str, timeout: float | None, client_error: str | None
     """
     reason = f" (last client error: {client_error})" if client_error else ""
     return KafkaTimeoutError(
-        f"event {event_id} had no delivery report after {_seconds(timeout)} s{reason}; it may still be "
-        "delivered, and publishing it again is safe for consumers that dedupe by event_id"
+        f"event {printable(event_id)} had no delivery report after {_seconds(timeout)} s{reason}; it may "
+        "still be delivered, and publishing it again is safe for consumers that dedupe by event_id"
     )
 
 

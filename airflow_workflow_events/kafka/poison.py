@@ -8,7 +8,7 @@ from time import monotonic
 
 from confluent_kafka import Message
 
-from airflow_workflow_events.errors import EventDecodeError, text_of
+from airflow_workflow_events.errors import EventDecodeError, printable, text_of
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
 from airflow_workflow_events.metrics import DEAD_LETTERED, POISON, Metrics
 
@@ -63,11 +63,11 @@ class Poison:
         if self._send(self._dead_letters, message, failure, attempts):
             log.error(
                 "event %s was sent to dead-letter topic %s after %d attempts: %s: %s",
-                event_id,
+                printable(event_id),
                 self._dead_letters.topic,
                 attempts,
                 type(failure).__name__,
-                text_of(failure),
+                printable(text_of(failure)),
             )
         return True
 
@@ -102,7 +102,7 @@ class Poison:
             message.partition(),
             message.offset(),
             done,
-            error,
+            printable(text_of(error)),
             f" ({self._unwarned} more since the last warning)" if self._unwarned else "",
         )
         self._warn_again_at, self._unwarned = now + _WARNING_PAUSE_SECONDS, 0

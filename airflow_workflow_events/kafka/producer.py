@@ -19,6 +19,7 @@ from airflow_workflow_events.errors import (
     KafkaQueueFullError,
     KafkaTimeoutError,
     WorkflowEventsError,
+    printable,
 )
 from airflow_workflow_events.events.cloudevents import CloudEventsMode
 from airflow_workflow_events.events.codec import MAX_EVENT_BYTES, KafkaRecord, encode
@@ -428,12 +429,13 @@ class WorkflowEventProducer:
             raise
         except Exception as error:  # the user's code; what it says stays its own, as the cause
             raise EventSerializationError(
-                f"event {event.event_id} was not sent: value_serializer raised {type(error).__name__}"
+                f"event {printable(event.event_id)} was not sent: value_serializer raised "
+                f"{type(error).__name__}"
             ) from error
         if not isinstance(value, bytes):
             raise EventSerializationError(
-                f"event {event.event_id} was not sent: value_serializer returned a {type(value).__name__}, "
-                "not bytes"
+                f"event {printable(event.event_id)} was not sent: value_serializer returned a "
+                f"{type(value).__name__}, not bytes"
             )
         record = record._replace(value=value)
         if record.size_bytes > self._max_event_bytes:

@@ -23,6 +23,7 @@ from airflow_workflow_events.errors import (
     KafkaConnectionError,
     KafkaError,
     WorkflowEventsError,
+    printable,
 )
 from airflow_workflow_events.events.schema import SCHEMA_PATH
 
@@ -194,7 +195,7 @@ class RegistryValueSerializer:
         text = str(error)
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text
+        return printable(text)
 
 
 def _refusal(place: str, topic: str, status: int, text: str) -> WorkflowEventsError:

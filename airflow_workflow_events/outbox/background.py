@@ -23,6 +23,7 @@ from airflow_workflow_events.errors import (
     OutboxError,
     OutboxFullError,
     WorkflowEventsError,
+    printable,
 )
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
@@ -155,7 +156,9 @@ class BackgroundRelay:
         except WorkflowEventsError as error:
             self._metrics.incr(names.FAILED)
             log.error(
-                "event %s was not accepted, and a forked process has no relay: %s", event.event_id, error
+                "event %s was not accepted, and a forked process has no relay: %s",
+                printable(event.event_id),
+                error,
             )
             return False
         return True
@@ -196,7 +199,7 @@ class BackgroundRelay:
             self._unaccepted.append(kept)
         if lost is not None:
             self._metrics.incr(names.DROPPED)
-            log.error("event %s is lost: neither the outbox nor Kafka takes events", lost.event_id)
+            log.error("event %s is lost: neither the outbox nor Kafka takes events", printable(lost.event_id))
 
     def _done_with(self, kept: _Kept) -> None:
         with self._unaccepted_lock, suppress(ValueError):  # it may have been dropped to make room meanwhile
