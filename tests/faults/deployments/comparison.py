@@ -6,7 +6,7 @@ It shares no code with the product: what an event is called, and what is in it, 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -129,6 +129,7 @@ def compare(
     messages: Iterable[dict[str, Any]],
     kills: Sequence[datetime] = (),
     commands: Sequence[str] = (),
+    failing_fast: Collection[str] = (),
 ) -> Comparison:
     """Compare what the database has seen with what is on the topic.
 
@@ -137,6 +138,7 @@ def compare(
         messages: values of the topic, in its order.
         kills: when processes of Airflow were killed.
         commands: names by which ``airflow dags test`` and the like were known to the database.
+        failing_fast: DAGs with ``fail_fast``.
     """
     changes = _by_transaction(transitions)
     found = Comparison()
@@ -147,7 +149,7 @@ def compare(
     wanted = _expected(changes, found)
     found.expected = sum(map(len, wanted.values()))
     events = _deduplicated(messages, found)
-    causes = _Causes(changes, kills, commands)
+    causes = _Causes(changes, kills, commands, failing_fast)
     for key in dict.fromkeys([*wanted, *events]):
         _match(wanted.get(key, []), events.get(key, []), causes, found)
     return found
@@ -275,18 +277,16 @@ class _Causes:
     """Why there is no event of a transition, as far as the database tells."""
 
     def __init__(
-        self, changes: Sequence[Transition], kills: Sequence[datetime], commands: Sequence[str]
+        self,
+        changes: Sequence[Transition],
+        kills: Sequence[datetime],
+        commands: Sequence[str],
+        failing_fast: Collection[str],
     ) -> None:
         self._kills = kills
         self._commands = commands
         self._runs = {(one.transaction, one.dag_id, one.run_id) for one in changes if one.task_id is None}
-        # Airflow fails the other tasks of a run in the transaction of the one that failed fast.
-        failing = Counter(
-            (one.transaction, one.dag_id, one.run_id)
-            for one in changes
-            if one.task_id is not None and one.state == "failed"
-        )
-        self._failing_fast = {transaction for transaction, count in failing.items() if count > 1}
+        self._failing_fast = failing_fast
         self._next: dict[tuple[object, ...], list[Transition]] = defaultdict(list)
         for one in changes:
             self._next[one.dag_id, one.run_id, one.task_id, one.map_index].append(one)
@@ -309,7 +309,7 @@ class _Causes:
             return self._of_start(row)
         if any(timedelta(0) <= kill - row.at <= _SOON for kill in self._kills):
             return KILLED_AFTER
-        if (row.transaction, row.dag_id, row.run_id) in self._failing_fast:
+        if row.state == "failed" and row.dag_id in self._failing_fast:
             return FAIL_FAST
         return None
 
@@ -343,5 +343,6 @@ class _Causes:
         return (
             (row.state not in {"queued", "running", "deferred", "up_for_reschedule"} and by_scheduler)
             or row.state in {None, "restarting", "scheduled"}
-            or (row.transaction, row.dag_id, row.run_id) in self._runs | self._failing_fast
+            or (row.transaction, row.dag_id, row.run_id) in self._runs
+            or (row.state == "failed" and row.dag_id in self._failing_fast)
         )

@@ -158,7 +158,11 @@ class Watched:
         # The database is read first: whatever it knows has been told to the listener before.
         transitions = self.database.transitions()
         return compare(
-            transitions, messages_of(self.bootstrap_servers, TOPIC), self.airflow.kills, self.commands
+            transitions,
+            messages_of(self.bootstrap_servers, TOPIC),
+            self.airflow.kills,
+            self.commands,
+            self.database.dags_failing_fast(),
         )
 
 

@@ -67,6 +67,10 @@ class AirflowDatabase:
         """How many runs are queued or running."""
         return int(self._rows(_ACTIVE)[0]["active"])
 
+    def dags_failing_fast(self) -> set[str]:
+        """The DAGs with ``fail_fast``."""
+        return {str(row["dag_id"]) for row in self._rows("SELECT dag_id FROM dag WHERE fail_fast")}
+
     def _rows(self, query: str) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(sa.text(query)).mappings()]

@@ -174,3 +174,17 @@ def test_the_start_of_a_run_of_a_command_has_no_hook() -> None:
     row = run("running", "queued", made_by="dags-test")
     assert compare([row], [], commands=["dags-test"]).missing == {comparison.NO_START_HOOK: 1}
     assert len(compare([row], []).unexplained) == 1
+
+
+def test_a_task_ended_by_another_that_failed_fast_has_no_event_or_an_untrue_one() -> None:
+    row = transition(state="failed", previous="running")
+    assert compare([row], [], failing_fast=["dag"]).missing == {comparison.FAIL_FAST: 1}
+    assert len(compare([row], []).unexplained) == 1
+    told = compare([row], [message("task.completed", "success", **_TASK)], failing_fast=["dag"])
+    assert (told.untrue, told.phantoms) == ({comparison.REFUSED: 1}, [])
+
+
+def test_a_task_marked_while_it_ran_may_be_told_of_twice() -> None:
+    row = transition(state="success", previous="running")
+    events = [message("task.completed", "success", event_id, **_TASK) for event_id in ("by hand", "process")]
+    assert compare([row], events).untrue == {comparison.TOLD_TWICE: 1}
