@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from tests.brokers.jvm import KafkaCluster
@@ -20,6 +21,8 @@ from tests.faults.deployments.sources import AirflowDatabase
 
 _DAGS = Path(__file__).parent / "dags"
 WORKERS = ("worker-1", "worker-2")
+#: From Airflow 3.2 on, which asks each provider for its commands before it starts a worker.
+WORKERS_HAVE_RELAYS = version("apache-airflow-core").split(".")[:2] != ["3", "1"]
 
 
 @contextmanager

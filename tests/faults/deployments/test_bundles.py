@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,6 +181,8 @@ def test_airflow_standalone_tells_what_it_did(
             "airflow",
             "standalone",
             options={"api.port": str(airflow.port), "api.host": "127.0.0.1"},
+            # It looks for the command that starts its parts.
+            PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         )
         airflow.await_condition(airflow._healthy, START_SECONDS, "Airflow's processes to be healthy")
         airflow.await_dags({"plain", "retrying", "deferring"}, START_SECONDS)
