@@ -7,27 +7,44 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
 from airflow_workflow_events.celery_worker import relay_beside_workers
+from airflow_workflow_events.errors import OutboxError, WorkflowEventsError, printable
 
 if TYPE_CHECKING:
+    from airflow_workflow_events.outbox.entries import ParkedEntry
     from airflow_workflow_events.outbox.store import Outbox
 
 _DRAIN_SECONDS = 20.0
+_ALL = 1_000_000_000
 _PARENT_CHECK_SECONDS = 1.0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 _EVENT_ID = Arg(  # type: ignore[no-untyped-call]
     ("--event-id",), help="only this event; all parked ones by default"
 )
 _PARENT = Arg(  # type: ignore[no-untyped-call]
     ("--parent",), type=int, metavar="PID", help="end as soon as this is not the parent process any more"
 )
+_YES = Arg(  # type: ignore[no-untyped-call]
+    ("--yes", "-y"), action="store_true", help="do not ask"
+)
 _LIMIT = Arg(  # type: ignore[no-untyped-call]
-    ("--limit",), type=int, default=100, help="how many at most (default: %(default)s)"
+    ("--limit",), type=_count, default=100, help="how many at most (default: %(default)s)"
 )
 
 
@@ -64,7 +81,7 @@ def get_cli_commands() -> list[GroupCommand]:
                     name="discard",
                     help="Remove parked events for good",
                     func=discard_parked,
-                    args=(_EVENT_ID,),
+                    args=(_EVENT_ID, _YES),
                 ),
             ),
         )
@@ -72,8 +89,11 @@ def get_cli_commands() -> list[GroupCommand]:
 
 
 def relay(args: Namespace) -> None:
-    """Deliver events from the outbox until SIGTERM or SIGINT, then for at most 20 seconds."""
-    from airflow_workflow_events.relaying import run_relay
+    """Deliver events from the outbox until SIGTERM or SIGINT, then for at most 20 seconds.
+
+    SIGHUP has it look its connections up again, and attempt at once what backs off.
+    """
+    from airflow_workflow_events.relaying import background_relay
 
     # Connections may be in Airflow's database, which its secrets backends ask only in such a process.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
@@ -82,9 +102,19 @@ def relay(args: Namespace) -> None:
         signal.signal(number, lambda *_: stop.set())
     if args.parent is not None:
         threading.Thread(target=_stop_without, args=(args.parent, stop), daemon=True).start()
-    outbox = _outbox()
-    print(f"relaying from {outbox.database.name}", flush=True)
-    if not run_relay(outbox, stop, _DRAIN_SECONDS):
+    with _one_line_errors():
+        outbox = _outbox()
+    try:
+        outbox.totals()
+    except OutboxError as error:  # a server may be away for a while, and a worker starts its relay but once
+        _say(f"{error}; it is tried again")
+    relaying = background_relay(outbox)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: relaying.look_again())
+    _say(f"relaying from {outbox.database.place}")
+    relaying.start()
+    stop.wait()
+    if not relaying.stop(_DRAIN_SECONDS):
         raise SystemExit("the relay did not end in time; what it had claimed is claimed again by others")
 
 
@@ -99,38 +129,93 @@ def show_outbox(_args: Namespace) -> None:
     """Show how much is in the outbox and which relays are at work."""
     from airflow_workflow_events.outbox.background import SILENCE_SECONDS
 
-    outbox = _outbox()
-    totals = outbox.totals()
+    with _one_line_errors():
+        outbox = _outbox()
+        totals, relays = outbox.totals(), outbox.relays(SILENCE_SECONDS)
     age = "-" if totals.oldest_age_seconds is None else f"{totals.oldest_age_seconds:.1f} s"
-    print(f"outbox      {outbox.database.name}")
-    print(f"pending     {totals.pending}")
-    print(f"oldest      {age}")
-    print(f"parked      {totals.parked}")
-    print(f"size        {totals.size_bytes} bytes")
-    print(f"relays      {', '.join(outbox.relays(SILENCE_SECONDS)) or 'none is at work'}")
+    _say(f"outbox      {outbox.database.place}")
+    _say(f"pending     {totals.pending}")
+    _say(f"oldest      {age}")
+    _say(f"parked      {totals.parked}")
+    _say(f"size        {totals.size_bytes} bytes")
+    _say(f"relays      {', '.join(relays) or 'none is at work'}")
 
 
 def show_parked(args: Namespace) -> None:
     """List parked events, the oldest first."""
-    for entry in _outbox().parked(args.limit):
-        print(f"{entry.event_id}  {entry.event_type}  {entry.ordering_key}  {entry.reason}")
+    with _one_line_errors():
+        outbox = _outbox()
+        entries, total = outbox.parked(args.limit), outbox.totals().parked
+    for entry in entries:
+        _say(_in_words(entry))
+    if not entries:
+        _say("no event is parked")
+    elif total > len(entries):
+        _say(f"{total - len(entries)} more: raise --limit")
 
 
 def retry_parked(args: Namespace) -> None:
     """Attempt parked events again."""
-    print(f"{_outbox().retry_parked(args.event_id)} event(s) will be attempted again")
+    with _one_line_errors():
+        count = _outbox().retry_parked(args.event_id)
+    _check_found(count, args.event_id)
+    _say(f"{count} event(s) will be attempted again")
 
 
 def discard_parked(args: Namespace) -> None:
-    """Remove parked events for good."""
-    print(f"{_outbox().discard_parked(args.event_id)} event(s) were removed")
+    """Name parked events, ask, and remove them for good."""
+    with _one_line_errors():
+        outbox = _outbox()
+        entries = [
+            entry for entry in outbox.parked(_ALL) if args.event_id is None or entry.event_id == args.event_id
+        ]
+        _check_found(len(entries), args.event_id)
+        for entry in entries:
+            _say(_in_words(entry))
+        if entries and not args.yes:
+            _confirm(f"Remove {len(entries)} event(s), which nobody will ever get?")
+        # By their ids: what was parked meanwhile was neither named nor asked about.
+        count = sum(outbox.discard_parked(event_id) for event_id in {entry.event_id for entry in entries})
+    _say(f"{count} event(s) were removed")
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise SystemExit("nothing was removed: add --yes to remove these")
+    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise SystemExit("nothing was removed")
+
+
+def _check_found(count: int, event_id: str | None) -> None:
+    if event_id is not None and not count:
+        raise SystemExit(
+            f"no parked event has the id {event_id}: `airflow workflow-events parked` lists those there are"
+        )
+
+
+def _in_words(entry: ParkedEntry) -> str:
+    return f"{entry.event_id}  {entry.event_type}  {entry.ordering_key}  {entry.reason}"
+
+
+def _say(text: str) -> None:
+    """Print a line as far as the terminal can show it: ids and reasons hold what others wrote."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(printable(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """End the command with one line where an option or the outbox cannot be used."""
+    try:
+        yield
+    except WorkflowEventsError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _outbox() -> Outbox:
-    from airflow_workflow_events.relaying import outbox_of
-    from airflow_workflow_events.settings import Settings
+    from airflow_workflow_events.relaying import outbox_by_options
 
-    outbox = outbox_of(Settings.load())
+    outbox = outbox_by_options()
     if outbox is None:
         raise SystemExit("there is no outbox: set [workflow_events] outbox_url")
     return outbox

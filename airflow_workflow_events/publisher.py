@@ -159,13 +159,20 @@ class _Attempt:
     def run(self) -> None:
         """Build the event and publish it; what goes wrong is kept for the log."""
         try:
-            outbox = outbox_of(self._settings)
+            outbox = self._outbox()
             if outbox is None or not self._hand_to(outbox):
                 self._publish_directly()
         except Exception as error:  # noqa: BLE001 - a callback must never raise; it is logged and counted
             self._error = error
         finally:
             self.finished.set()
+
+    def _outbox(self) -> Outbox | None:
+        try:
+            return outbox_of(self._settings)
+        except ConfigurationError as error:  # a wrong option is no reason to lose the event
+            log.error("no outbox is used: %s", error)
+            return None
 
     def _hand_to(self, outbox: Outbox) -> bool:
         """Put the event into the outbox, attempt it if nobody else does; return whether it was accepted."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from hashlib import sha256
@@ -22,7 +21,7 @@ from airflow_workflow_events.outbox.entries import Bounds, Route
 from airflow_workflow_events.outbox.gauges import report_gauges
 from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
-from airflow_workflow_events.settings import Settings
+from airflow_workflow_events.settings import Settings, is_default_outbox, outbox_options
 
 if TYPE_CHECKING:
     from airflow_workflow_events.hooks import WorkflowEventHook
@@ -80,8 +79,15 @@ def outbox_of(settings: Settings) -> Outbox | None:
     return _outbox(settings.outbox_url, settings.outbox_bounds, settings.topic)
 
 
+def outbox_by_options() -> Outbox | None:
+    """Do what :func:`outbox_of` does without reading the options that have nothing to do with the outbox."""
+    url, bounds, topic = outbox_options()
+    return None if url is None else _outbox(url, bounds, topic)
+
+
 def _make_outbox(url: str, bounds: Bounds, topic: str) -> Outbox:
-    return Outbox(OutboxDatabase(url), bounds, default_topic=topic)
+    # Only the default's folder is made: where another's does not exist, the option is mistyped.
+    return Outbox(OutboxDatabase(url, strict_path=not is_default_outbox(url)), bounds, default_topic=topic)
 
 
 # The database itself sees to it that a fork does not share connections.
@@ -236,11 +242,3 @@ class HandOver:
 
 _next_gauges = 0.0
 _spared_until = 0.0
-
-
-def run_relay(outbox: Outbox, stop: threading.Event, drain_seconds: float) -> bool:
-    """Relay until ``stop`` is set, then for at most ``drain_seconds``; return whether it ended in time."""
-    relay = background_relay(outbox)
-    relay.start()
-    stop.wait()
-    return relay.stop(drain_seconds)

@@ -96,6 +96,22 @@ def listener_is_on() -> bool:
         ) from error
 
 
+def outbox_options() -> tuple[str | None, Bounds, str]:
+    """Return the outbox's URL and bounds, and the topic where nobody names one, and read no other option.
+
+    Raises:
+        ConfigurationError: one of them has a value that cannot be used.
+    """
+    return _text("outbox_url") or _default_outbox_url(), _bounds(), _required("topic")
+
+
+def is_default_outbox(url: str) -> bool:
+    """Return whether this is the file that the listener uses where no outbox is named."""
+    from airflow.configuration import AIRFLOW_HOME
+
+    return url == f"sqlite:///{AIRFLOW_HOME}/workflow_events/outbox.db"
+
+
 def default_conn_id() -> str:
     """Return ``[workflow_events] conn_id``, the connection of whoever names none."""
     return _required("conn_id")

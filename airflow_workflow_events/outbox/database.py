@@ -5,7 +5,6 @@ SQLite on one host by default, PostgreSQL for many hosts.
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import threading
@@ -18,24 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.engine import Connection, Engine, make_url
 
 from airflow_workflow_events import forks
-from airflow_workflow_events.errors import ConfigurationError, OutboxUnavailableError
+from airflow_workflow_events.errors import ConfigurationError, OutboxUnavailableError, printable
+from airflow_workflow_events.outbox.engines import LOCK_TIMEOUT_MS, make_engine, secrets_of
+from airflow_workflow_events.outbox.files import prepare_file
 
-#: How long one call may wait for a lock that another process holds, in milliseconds. A scheduler calls this.
-LOCK_TIMEOUT_MS = 250
+__all__ = ["LOCK_TIMEOUT_MS", "OutboxDatabase"]
 
-_CONNECT_TIMEOUT_SECONDS = 3
-_STATEMENT_TIMEOUT_MS = 5_000
-# A host cut off inside a transaction would keep its locks for as long as the server's TCP waits, which is
-# hours, and hold up every other relay and append. Less than the statements that wait for them may take.
-_IDLE_IN_TRANSACTION_MS = 3_000
-# Appending must not pay for a checkpoint, which takes milliseconds: the relay makes them. This is the size of
-# the log, in pages of 4 KiB, at which an append does it after all, because no relay seems to be running.
-_LAST_RESORT_CHECKPOINT_PAGES = 16_384
-_OWNER_ONLY = 0o600
 # Any number will do, as long as no other program locks the same one in a shared database.
 _SCHEMA_LOCK = 7_304_118_052_219
 _CLAIM_LOCK = 7_304_118_052_220
@@ -49,12 +39,14 @@ class OutboxDatabase:
 
     Args:
         url: SQLAlchemy's URL, ``sqlite:///file`` or ``postgresql://...``.
+        strict_path: whether a relative path, or a file whose folder does not exist, is taken for a mistake.
+            Default ``False``: the folder is made.
 
     Raises:
         ConfigurationError: the URL is of another kind of database, or is no URL.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, strict_path: bool = False) -> None:
         try:
             self._url = make_url(url)
         except sa.exc.ArgumentError:  # whose text holds the URL, and so its password
@@ -69,6 +61,8 @@ class OutboxDatabase:
         # By the bare name SQLAlchemy 2.1 means another driver than before, and than Airflow's images have.
         if self._url.drivername == "postgresql" and find_spec("psycopg2") is not None:
             self._url = self._url.set(drivername="postgresql+psycopg2")
+        self._strict_path = strict_path
+        self._secrets = secrets_of(self._url)
         self._engine: Engine | None = None
         self._ready = False
         _databases.add(self)
@@ -83,8 +77,19 @@ class OutboxDatabase:
 
     @property
     def name(self) -> str:
-        """The URL without its password."""
-        return self._url.render_as_string(hide_password=True)
+        """The URL without its passwords."""
+        shown = self._url.set(query={}) if self._secrets else self._url
+        return shown.render_as_string(hide_password=True)
+
+    @property
+    def place(self) -> str:
+        """The file, or the server and its database, for people.
+
+        Never the URL as it was given: Airflow masks it wherever it stands, as the option may hold a password.
+        """
+        if self.kind == "sqlite":
+            return str(self._url.database)
+        return self._url.set(query={}).render_as_string(hide_password=True).partition("://")[2]
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -156,12 +161,12 @@ class OutboxDatabase:
 
     def _engine_of_this_process(self) -> Engine:
         if self._engine is None:
-            self._engine = _make_engine(self._url)
+            self._engine = make_engine(self._url)
         return self._engine
 
     def _open(self) -> None:
         if self.kind == "sqlite":
-            _make_file(Path(str(self._url.database)))
+            prepare_file(Path(str(self._url.database)), strict=self._strict_path)
         with self._engine_of_this_process().connect() as connection:
             if self.kind == "sqlite" and _journal_mode(connection) != "wal":
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
@@ -179,7 +184,7 @@ class OutboxDatabase:
         version = int(found or 0)
         if version > max(steps):
             raise OutboxUnavailableError(
-                f"the outbox at {self.name} has schema version {version}, and this library knows "
+                f"the outbox at {self.place} has schema version {version}, and this library knows "
                 f"{max(steps)}: upgrade it, or give it an outbox of its own"
             )
         for number, statements in sorted(steps.items()):
@@ -211,12 +216,16 @@ class OutboxDatabase:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError, UnicodeError) as error:
             # SQLAlchemy's text repeats the parameters, which are the event.
             cause = getattr(error, "orig", None) or error
-            reason = str(cause).strip().replace(self._url.password or "\0", "***")
+            reason = " ".join(str(cause).split())
+            for secret in self._secrets:
+                reason = reason.replace(secret, "***")
+            if isinstance(error, ImportError) and self.kind == "postgresql":
+                reason += "; pip install 'airflow-workflow-events[postgres]'"
             raise OutboxUnavailableError(
-                f"the outbox at {self.name} cannot be used ({type(cause).__name__}: {reason})"
+                f"the outbox at {self.place} cannot be used ({type(cause).__name__}: {printable(reason)})"
             ) from None
 
     def leave_file(self) -> None:
@@ -234,60 +243,8 @@ class OutboxDatabase:
             self._engine = None
 
 
-def _make_engine(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        engine = sa.create_engine(
-            url,
-            future=True,
-            poolclass=QueuePool,
-            pool_size=1,
-            max_overflow=0,
-            pool_timeout=LOCK_TIMEOUT_MS / 1000,
-            pool_reset_on_return="rollback",
-            connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000},
-        )
-        sa.event.listen(engine, "connect", _prepare)
-        return engine
-    return sa.create_engine(
-        url,
-        future=True,
-        pool_size=2,
-        pool_timeout=_CONNECT_TIMEOUT_SECONDS,
-        pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-            # libpq's: a host that is gone is noticed in seconds, for which TCP alone takes many minutes.
-            "tcp_user_timeout": _STATEMENT_TIMEOUT_MS,
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "options": (
-                f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} "
-                f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS}"
-            ),
-        },
-    )
-
-
-def _prepare(connection: Any, _record: object) -> None:
-    # The driver would open transactions of its own, deferred ones, which fail where two of them write.
-    connection.isolation_level = None
-    # A killed process loses nothing with NORMAL; a host that loses power may lose the last moments.
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint={_LAST_RESORT_CHECKPOINT_PAGES}")
-
-
 def _journal_mode(connection: Connection) -> str:
     return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
-
-
-def _make_file(path: Path) -> None:
-    """Make the file readable by its owner alone, unless somebody has made it already."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # One that exists is not even opened: closing it would end every lock that this process has on it, those
-    # of SQLite's own connections too, and others would then take its log for nobody's, and remove it.
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))  # SQLite's others follow it
 
 
 def _schema_steps(kind: str) -> dict[int, list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from airflow_workflow_events.errors import OutboxFullError
+from airflow_workflow_events.errors import OutboxFullError, printable
 from airflow_workflow_events.events.codec import to_json
 from airflow_workflow_events.events.model import DEFAULT_TOPIC, WorkflowEvent
 from airflow_workflow_events.outbox import statements
@@ -74,10 +74,10 @@ class Outbox:
         payload = to_json(event)
         conn_id, topic = route
         row = {
-            "id": event.event_id,
+            "id": _column(event.event_id),
             "aggregatetype": topic or self._default_topic,
-            "aggregateid": event.ordering_key,
-            "type": str(event.event_type),
+            "aggregateid": _column(event.ordering_key),
+            "type": _column(str(event.event_type)),
             "payload": payload.decode(),
             "topic": topic or "",
             "conn_id": conn_id or "",
@@ -127,7 +127,7 @@ class Outbox:
             now = self._now(connection)
             found = connection.execute(
                 statements.CLAIM_ANY if key is None else statements.CLAIM_KEY,
-                {**_of(route), "now": now, "count": count} | ({} if key is None else {"key": key}),
+                {**_of(route), "now": now, "count": count} | ({} if key is None else {"key": _column(key)}),
             ).all()
             if found:
                 connection.execute(
@@ -163,7 +163,7 @@ class Outbox:
                 connection.execute(
                     statements.PARK,
                     [
-                        {"seq": seq, "owner": owner, "now": now, "error": reason[:_MAX_ERROR_CHARACTERS]}
+                        {"seq": seq, "owner": owner, "now": now, "error": _reason(reason)}
                         for seq, reason in parked
                     ],
                 )
@@ -176,7 +176,7 @@ class Outbox:
                             "owner": owner,
                             "failed": int(reason is not None),
                             "at": now + seconds if seconds > 0 else 0,
-                            "error": None if reason is None else reason[:_MAX_ERROR_CHARACTERS],
+                            "error": None if reason is None else _reason(reason),
                         }
                         for seq, reason, seconds in retried
                     ],
@@ -268,9 +268,18 @@ class Outbox:
 
     def _full(self) -> OutboxFullError:
         return OutboxFullError(
-            f"the outbox at {self.database.name} has reached its bound of {self.bounds.max_rows:,} events or "
-            f"{self.bounds.max_bytes:,} bytes: see why the relay does not deliver, or raise the bound"
+            f"the outbox at {self.database.place} has reached its bound of {self.bounds.max_rows:,} events "
+            f"or {self.bounds.max_bytes:,} bytes: see why the relay does not deliver, or raise the bound"
         )
+
+
+def _column(text: str) -> str:
+    """Return a text as PostgreSQL takes it; the JSON, which is what is delivered, has the original."""
+    return text.replace("\0", "\ufffd")
+
+
+def _reason(text: str) -> str:
+    return printable(text)[:_MAX_ERROR_CHARACTERS]
 
 
 def _of(route: Route) -> dict[str, Any]:

@@ -297,7 +297,7 @@ def test_the_commands_relay_and_show_and_mend_what_is_parked(
     ]
     assert "bad  workflow.completed  daily_sales/manual__1  not authorised" in output("parked")
     assert "1 event(s) will be attempted again" in output("retry", "--event-id", "bad")
-    assert "0 event(s) were removed" in output("discard")
+    assert "0 event(s) were removed" in output("discard", "--yes")
     process = subprocess.Popen(airflow("relay"), env=os.environ, stdout=subprocess.DEVNULL)
     try:
         assert {event.event_id for event in published(2)} == {"waiting", "bad"}

@@ -1,0 +1,173 @@
+"""The commands for the outbox name what they touch, end with one line of error, and obey no event."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_workflow_events import commands, relaying
+from airflow_workflow_events.outbox.background import BackgroundRelay
+from airflow_workflow_events.outbox.store import Outbox
+from airflow_workflow_events.settings import Settings
+from tests.events import make_event
+from tests.waiting import await_condition
+
+SetOptions = Callable[..., None]
+
+
+@pytest.fixture
+def outbox(tmp_path: Path, set_options: SetOptions) -> Outbox:
+    """The outbox of the options."""
+    set_options(outbox_url=f"sqlite:///{tmp_path}/outbox.db")
+    found = relaying.outbox_of(Settings.load())
+    assert found is not None
+    return found
+
+
+def park(outbox: Outbox, *ids: str, reason: str = "not authorised") -> None:
+    """Have events parked."""
+    for event_id in ids:
+        outbox.append(make_event(event_id=event_id))
+    entries = outbox.claim(outbox.routes()[0], "test", lease_seconds=60, count=len(ids))
+    outbox.settle("test", parked=[(entry.seq, reason) for entry in entries])
+
+
+def test_discarding_names_what_it_removes_and_removes_nothing_unasked(
+    outbox: Outbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(outbox, "first", "second")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(SystemExit, match="nothing was removed: add --yes"):
+        commands.discard_parked(Namespace(event_id=None, yes=False))
+    assert outbox.totals().parked == 2
+    assert "first  workflow.completed" in capsys.readouterr().out
+    commands.discard_parked(Namespace(event_id="second", yes=True))
+    assert capsys.readouterr().out.endswith("1 event(s) were removed\n")
+    assert [entry.event_id for entry in outbox.parked()] == ["first"]
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", 1), ("", 1), ("y", 0)])
+def test_a_person_is_asked_before_anything_is_discarded(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+) -> None:
+    park(outbox, "first")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _question: answer)
+    if left:
+        with pytest.raises(SystemExit, match="nothing was removed"):
+            commands.discard_parked(Namespace(event_id=None, yes=False))
+    else:
+        commands.discard_parked(Namespace(event_id=None, yes=False))
+    assert outbox.totals().parked == left
+
+
+@pytest.mark.parametrize("command", [commands.retry_parked, commands.discard_parked])
+def test_an_id_that_no_parked_event_has_is_an_error(
+    outbox: Outbox, command: Callable[[Namespace], None]
+) -> None:
+    with pytest.raises(SystemExit, match="no parked event has the id nosuch"):
+        command(Namespace(event_id="nosuch", yes=True))
+
+
+def test_an_empty_list_says_so(outbox: Outbox, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.show_parked(Namespace(limit=100))
+    assert capsys.readouterr().out == "no event is parked\n"
+
+
+def test_a_list_that_is_cut_says_so(outbox: Outbox, capsys: pytest.CaptureFixture[str]) -> None:
+    park(outbox, "first", "second")
+    commands.show_parked(Namespace(limit=1))
+    assert capsys.readouterr().out.endswith("1 more: raise --limit\n")
+
+
+def test_what_others_wrote_reaches_no_terminal_as_a_command(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(outbox, "red\x1b[31m\nline", reason="€ \x07")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    commands.show_parked(Namespace(limit=100))
+    terminal.flush()
+    shown = terminal.buffer.getvalue()
+    assert shown.count(b"\n") == 1
+    assert b"red\\x1b[31m\\nline" in shown
+    assert b"\\u20ac" in shown
+    assert not {7, 27} & set(shown)
+
+
+def test_the_outboxs_place_is_shown_as_it_is(
+    outbox: Outbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.show_outbox(Namespace())
+    assert f"outbox      {tmp_path}/outbox.db\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:///{}/no/outbox.db", "the folder .*/no does not exist; create it"),
+        ("sqlite:///outbox.db", "the path is relative.*use sqlite:////absolute/path"),
+        ("mysql://host/db", "the outbox cannot live in mysql"),
+    ],
+)
+def test_an_outbox_that_cannot_be_is_one_line(
+    tmp_path: Path, set_options: SetOptions, url: str, reason: str
+) -> None:
+    set_options(outbox_url=url.format(tmp_path))
+    with pytest.raises(SystemExit, match=reason) as caught:
+        commands.show_outbox(Namespace())
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_option_that_has_nothing_to_do_with_the_outbox_stops_no_command(
+    outbox: Outbox, set_options: SetOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_options(callback_timeout_seconds="ten")
+    commands.show_outbox(Namespace())
+    assert "pending     0" in capsys.readouterr().out
+
+
+def test_a_bound_of_the_outbox_that_cannot_be_is_one_line(outbox: Outbox, set_options: SetOptions) -> None:
+    set_options(outbox_max_rows="many")
+    with pytest.raises(SystemExit, match="outbox_max_rows is 'many': use a number above 0"):
+        commands.show_outbox(Namespace())
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "ten"])
+def test_a_limit_is_a_whole_number_above_0(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="is not a whole number above 0"):
+        commands._count(text)
+
+
+def test_a_relay_looks_its_connections_up_when_it_gets_a_hangup_signal(
+    outbox: Outbox, connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(BackgroundRelay, "look_again", lambda _self: looked.set())
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+    def send_signals() -> None:
+        await_condition(lambda: outbox.relays(60), timeout_seconds=60, what="the relay to be at work")
+        os.kill(os.getpid(), signal.SIGHUP)
+        looked.wait(30)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=send_signals)
+    sender.start()
+    try:
+        commands.relay(Namespace(parent=None))
+    finally:
+        sender.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert looked.is_set()
