@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import suppress
+from inspect import signature
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Airflow 3.4 assigns the triggers of asset watchers to the queue that they name.
+_BASE_TAKES_QUEUE = "queue" in signature(BaseEventTrigger.__init__).parameters
+_NO_IDENTITY = frozenset({"start_from", "queue"})
 _CLASS_PATH = "airflow_workflow_events.triggers.WorkflowEventTrigger"
 
 # Airflow fails a task that was started again before its scheduler heard that the worker which deferred it has
@@ -79,6 +83,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
         end_from_trigger: with ``once``, have Airflow end the task without starting it again, where what came
             is no failure. Default ``False``.
         until: with ``once``, when to give up: a moment in ISO 8601 with a time zone. Default ``None``: never.
+        queue: the trigger queue, from Airflow 3.4 on; older ones have none. Default ``None``.
 
     Raises:
         ConfigurationError: a parameter cannot be used; the message names it.
@@ -101,8 +106,10 @@ class WorkflowEventTrigger(BaseEventTrigger):
         once: bool = False,
         end_from_trigger: bool = False,
         until: str | None = None,
+        queue: str | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(**({"queue": queue} if _BASE_TAKES_QUEUE else {}))  # type: ignore[no-untyped-call]
+        self.queue = queue
         self.awaited = EventFilter(
             workflow_id=workflow_id,
             workflow_run_id=workflow_run_id,
@@ -139,6 +146,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
             "once": once or None,
             "end_from_trigger": end_from_trigger or None,
             "until": until,
+            "queue": queue,
         }
         self._trouble: Callable[[], str | None] = lambda: None
         self._parameters = {
@@ -170,8 +178,8 @@ class WorkflowEventTrigger(BaseEventTrigger):
         """The consumer group in which the position is kept."""
         if self.group_id is not None:
             return self.group_id
-        # Where to begin says nothing about who this is, and naming the usual connection nothing new.
-        identity = {name: value for name, value in self._parameters.items() if name != "start_from"}
+        # Where to begin and where to run say nothing about who this is, nor does naming the usual connection.
+        identity = {name: value for name, value in self._parameters.items() if name not in _NO_IDENTITY}
         if identity.get("workflow_events_conn_id") == DEFAULT_CONNECTION:
             del identity["workflow_events_conn_id"]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,14 +10,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import DAG, DeadlineAlert, DeadlineReference
+from airflow.sdk import DAG
 
 from airflow_workflow_events.notifications import WorkflowEventNotifier
 
 try:
-    from airflow.sdk import AsyncCallback
+    from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference
 except ImportError:  # Airflow 3.1
-    from airflow.sdk.definitions.deadline import AsyncCallback
+    from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
 
 with DAG(
     "example_notify_of_missed_deadline",

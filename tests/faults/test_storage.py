@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.airflow_home import AIRFLOW_HOME
+from tests.airflow_metrics import metrics_go_to
 
 # isort: split
-from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-from airflow.sdk.observability.stats import Stats
 
 from airflow_workflow_events import EmbeddedBroker, WorkflowEventProducer, relaying
 from airflow_workflow_events import metrics as names
@@ -177,9 +176,8 @@ def broker() -> Iterator[EmbeddedBroker]:
 def counts() -> Iterator[Counter[tuple[str, str]]]:
     """Airflow's counters of this package, by metric and who emitted."""
     backend = Counters()
-    Stats.initialize(factory=lambda: backend, export_legacy_names=False)
-    yield backend.counts
-    Stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
+    with metrics_go_to(lambda: backend):
+        yield backend.counts
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ import pytest
 
 from airflow_workflow_events.testing.waits import close_what_waits
 from tests.airflow_home import AIRFLOW_HOME
+from tests.airflow_metrics import NoStatsLogger, metrics_go_to
 from tests.broker import Broker
 from tests.unit.airflow_side.connections import Connections
 
 # isort: split
-from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-from airflow.sdk.observability.stats import Stats
 
 from airflow_workflow_events import EmbeddedBroker, WorkflowEvent
 from airflow_workflow_events.events.codec import decode
@@ -102,9 +101,8 @@ class Counters(NoStatsLogger):
 def counters() -> Iterator[Counter[tuple[str, str]]]:
     """Counters by metric and ``emitted_by``."""
     backend = Counters()
-    Stats.initialize(factory=lambda: backend, export_legacy_names=False)
-    yield backend.counts
-    Stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
+    with metrics_go_to(lambda: backend):
+        yield backend.counts
 
 
 @pytest.fixture

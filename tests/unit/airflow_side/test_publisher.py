@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DagRunState
-from airflow.sdk.observability.stats import Stats
 from confluent_kafka import KafkaError as Code
 
 from airflow_workflow_events import ConfigurationError, EmbeddedBroker, WorkflowEvent
@@ -20,6 +19,7 @@ from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS
 from airflow_workflow_events.metrics import FAILED as FAILED_METRIC
 from airflow_workflow_events.metrics import PUBLISHED as PUBLISHED_METRIC
 from airflow_workflow_events.publisher import Publication
+from tests.airflow_metrics import metrics_go_to
 from tests.broker import Broker
 from tests.unit.airflow_side.connections import Connections
 from tests.unit.airflow_side.contexts import DAG_ID, RUN_ID, dag_context, make_run, minimal_context
@@ -235,17 +235,12 @@ def test_an_attempt_that_hangs_does_not_keep_the_process_alive() -> None:
 
 
 def test_metrics_that_are_broken_fail_nothing(connection: str, published: Published) -> None:
-    from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-
     def broken() -> Any:
         raise OSError("no route to statsd")
 
-    Stats.initialize(factory=broken, export_legacy_names=False)
-    try:
+    with metrics_go_to(broken):
         assert callback().publish(dag_context()) is True
         assert callback(conn_id="nowhere").publish(dag_context()) is False
-    finally:
-        Stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
     assert len(published()) == 1
 
 

@@ -13,7 +13,7 @@ from airflow.sdk.api.datamodels._generated import (
     AssetReferenceAssetEventDagRun,
 )
 
-from airflow_workflow_events import EventType, WorkflowEvent
+from airflow_workflow_events import EventType, WorkflowEvent, triggers
 from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.kafka.intake import ReceivedEvent
 from airflow_workflow_events.kafka.positions import StartFrom
@@ -310,3 +310,28 @@ def test_a_task_is_started_again_after_airflow_has_heard_that_its_worker_ended(
     assert resume_after_seconds() == 8
     set_options("workers", min_heartbeat_interval=20)
     assert resume_after_seconds() == 23
+
+
+def test_a_trigger_queue_is_stored_and_passed_on_to_an_airflow_that_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[str | None] = []
+
+    def init(self: object, *, queue: str | None = None) -> None:
+        taken.append(queue)
+
+    monkeypatch.setattr("airflow.triggers.base.BaseEventTrigger.__init__", init)
+    monkeypatch.setattr(triggers, "_BASE_TAKES_QUEUE", True)
+    trigger = WorkflowEventTrigger(queue="events")
+
+    _, stored = trigger.serialize()
+
+    assert taken == ["events"]
+    assert stored["queue"] == trigger.queue == "events"
+    assert WorkflowEventTrigger(**stored).serialize()[1] == stored
+
+
+def test_a_watcher_keeps_its_position_when_it_moves_to_another_trigger_queue() -> None:
+    moved = WorkflowEventTrigger(workflow_id="w", queue="events")
+
+    assert moved.effective_group_id == WorkflowEventTrigger(workflow_id="w").effective_group_id
