@@ -42,6 +42,7 @@ _CONSUMER_PREFIXES = (
     "max.poll.interval.ms",
     "partition.assignment.strategy",
 )
+_LOOKED_UP = frozenset({"connection", "fields", "topic", "environment"})
 _CLIENT_ID = "airflow-workflow-events"
 _DEFAULT_PORT = 9092
 _HAS_PORT = re.compile(r"^(?:[^:]+|\[[^\]]+\]):\d+$")
@@ -70,6 +71,10 @@ class WorkflowEventHook(KafkaBaseHook):
         conn_id = workflow_events_conn_id or default_conn_id()
         super().__init__(kafka_config_id=conn_id)  # type: ignore[no-untyped-call]
         self.workflow_events_conn_id = conn_id
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was looked up: a pickled hook, or a copy, holds no secret and looks up again."""
+        return {name: value for name, value in vars(self).items() if name not in _LOOKED_UP}
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Publication:
 
     emitted_by: str
     event_type: str | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # Airflow prints callbacks
     topic: str | None = None
     environment: str | None = None
     conn_id: str | None = None

@@ -154,7 +154,7 @@ class RegistryValueSerializer:
             **self._config,
         }
         try:
-            client = SchemaRegistryClient.new_client(self._registry)
+            client = SchemaRegistryClient.new_client(_with_login_apart(self._registry))
             serializer = JSONSerializer(
                 self._schema,
                 client,
@@ -213,6 +213,26 @@ def _refusal(place: str, topic: str, status: int, text: str) -> WorkflowEventsEr
             f"{place} refused the schema for topic {topic}: {text}; {_ADVICE_ON_COMPATIBILITY}"
         )
     return KafkaConnectionError(f"{place} has trouble: {text}")
+
+
+def _with_login_apart(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with the login of the address in an option of its own: httpx logs addresses."""
+    options, url = dict(registry), registry.get("url")
+    if not isinstance(url, str) or "@" not in url:
+        return options
+    logins, addresses = set[str](), list[str]()
+    for part in url.split(","):
+        address = urlsplit(part.strip())
+        login, _, host = address.netloc.rpartition("@")
+        logins.add(login)
+        addresses.append(address._replace(netloc=host).geturl())
+    if len(logins) > 1:
+        raise ConfigurationError(
+            "the addresses of the schema registry have different logins: use one, in basic.auth.user.info"
+        )
+    options["url"] = ",".join(addresses)
+    options.setdefault("basic.auth.user.info", unquote(logins.pop()))
+    return options
 
 
 def _without_credentials(url: object) -> str:
