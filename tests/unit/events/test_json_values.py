@@ -351,7 +351,9 @@ class Sheet:
 
 
 @pytest.mark.parametrize(
-    "model", [Account(number=1), Accounts([Account(number=1), Account(number=2)]), Nobody()], ids=repr
+    "model",
+    [Account(number=1), Accounts([Account(number=1), Account(number=2)]), Nobody()],
+    ids=lambda model: type(model).__name__,
 )
 @pytest.mark.parametrize(
     "place",
