@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +319,23 @@ def test_a_job_that_starts_has_a_relay_and_one_that_stops_has_delivered(
     listeners.before_stopping(job)
     assert len(published()) == 1
     assert outbox.relays(60) == []
+
+
+def test_threads_whose_first_events_come_at_once_share_one_relay_which_is_stopped(
+    connection: str, outbox: Outbox, published: Published
+) -> None:
+    """The API server calls listeners from its worker threads."""
+    number = 8
+    begin = threading.Barrier(number)
+
+    def mark(index: int) -> None:
+        begin.wait(60)
+        listeners.on_dag_run_success(row(run_id=f"manual__{index}"), "was manually set to success")
+
+    with ThreadPoolExecutor(number) as threads:
+        list(threads.map(mark, range(number)))
+    assert len({event.event_id for event in published(number)}) == number
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("workflow-events-relay") == 1
+    listeners.before_stopping(type("Job", (), {})())
+    assert "workflow-events-relay" not in [thread.name for thread in threading.enumerate()]
