@@ -269,21 +269,22 @@ _inherited: list[Engine] = []
 
 @contextmanager
 def _no_fork_meanwhile(kind: str) -> Iterator[None]:
-    if kind != "sqlite":
-        with forks.critical_section():  # the driver and SSL have locks
+    # The driver and SSL have locks; and threads that use the file one after another let a fork have its turn.
+    with forks.critical_section():
+        if kind != "sqlite":
             yield
-        return
-    if _inherits_locks:
-        raise OutboxUnavailableError(
-            "this process was forked in the middle of its parent's use of the outbox"
-        )
-    gate = _gate
-    if not gate.acquire(timeout=_GATE_SECONDS):
-        raise OutboxUnavailableError("another thread has kept the outbox busy for too long")
-    try:
-        yield
-    finally:
-        gate.release()
+            return
+        if _inherits_locks:
+            raise OutboxUnavailableError(
+                "this process was forked in the middle of its parent's use of the outbox"
+            )
+        gate = _gate
+        if not gate.acquire(timeout=_GATE_SECONDS):
+            raise OutboxUnavailableError("another thread has kept the outbox busy for too long")
+        try:
+            yield
+        finally:
+            gate.release()
 
 
 def _before_fork() -> None:

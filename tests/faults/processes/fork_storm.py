@@ -83,7 +83,9 @@ class Storm:
             try:
                 self._outbox.append(event, DEFAULT_ROUTE)
                 break
-            except OutboxUnavailableError:  # "database is locked", where many processes write
+            except OutboxUnavailableError as error:  # "database is locked", where many processes write
+                if "forked in the middle" in str(error):
+                    return  # a child whose fork waited long enough says so, instead of hanging
                 if time.monotonic() > deadline:
                     raise
 
