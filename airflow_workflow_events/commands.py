@@ -18,6 +18,7 @@ from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
 from airflow_workflow_events.celery_worker import relay_beside_workers
 from airflow_workflow_events.errors import OutboxError, WorkflowEventsError, printable
+from airflow_workflow_events.startup import told_at_start
 
 if TYPE_CHECKING:
     from airflow_workflow_events.outbox.entries import ParkedEntry
@@ -51,6 +52,7 @@ _LIMIT = Arg(  # type: ignore[no-untyped-call]
 def get_cli_commands() -> list[GroupCommand]:
     """Return the commands, for Airflow's ``cli`` entry of a provider."""
     relay_beside_workers()
+    told_at_start()
     return [
         GroupCommand(
             name="workflow-events",

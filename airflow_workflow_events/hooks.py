@@ -97,13 +97,13 @@ class WorkflowEventHook(KafkaBaseHook):
     def topic(self) -> str:
         """The default topic: the connection's, or ``[workflow_events] topic``."""
         with critical_section():
-            return str(self.fields.get("topic") or Settings.load().topic)
+            return str(self.fields.get("topic") or Settings.usable().topic)
 
     @unlocked_cached_property
     def environment(self) -> str:
         """The environment of events: the connection's, or ``[workflow_events] environment``."""
         with critical_section():
-            return str(self.fields.get("environment") or Settings.load().environment)
+            return str(self.fields.get("environment") or Settings.usable().environment)
 
     @unlocked_cached_property
     def get_conn(self) -> Any:
@@ -204,12 +204,17 @@ class WorkflowEventHook(KafkaBaseHook):
                     producer.client_config, self.topic, timeout_seconds=_TOPIC_TIMEOUT_SECONDS
                 )
         except KafkaError as error:
-            return False, str(error)
+            return False, self._unnamed(error)
         except (WorkflowEventsError, AirflowException, ValueError) as error:
-            return False, f"The connection is not usable: {error}"
+            return False, f"The connection is not usable: {self._unnamed(error)}"
         if not permitted:
             return True, f"Connected to Kafka; topic {self.topic} exists, its permissions were not told."
         return True, f"Connected to Kafka; events can be published to topic {self.topic}."
+
+    def _unnamed(self, error: Exception) -> str:
+        """Leave out the connection's name, which is a random one where Airflow's UI has a connection tested."""
+        name = f"connection {self.workflow_events_conn_id!r}"
+        return str(error).replace(f"{name}: ", "").replace(name, "the connection")
 
     def _build_config(self) -> dict[str, Any]:
         """Return librdkafka's options of the connection, checked, and completed by the Kafka provider."""

@@ -40,6 +40,13 @@ _STOP_SECONDS = 5.0
 _TASK_SECONDS = 3.0
 _EMITTED_BY = "listener"
 
+#: What the listener publishes.
+PUBLISHED_TYPES = tuple(
+    str(kind)
+    for kind in EventType
+    if kind not in {EventType.WORKFLOW_TRIGGERED, EventType.WORKFLOW_DEADLINE_MISSED}
+)
+
 # Whether this is a process of a scheduler, a DAG processor or a triggerer, or a child of one.
 _in_job = False
 
@@ -219,7 +226,7 @@ def _deliver_tasks_events() -> None:
 
 
 # Read once: options may be looked up in a secrets backend, which is nothing for the scheduler's thread.
-_settings = once_per_process(Settings.load, inherited=True)
+_settings = once_per_process(Settings.usable, inherited=True)
 
 
 def _outbox() -> Outbox:

@@ -9,7 +9,10 @@ from airflow_workflow_events.compat import AirflowPlugin, conf
 
 
 def _listeners() -> list[object]:
-    if not conf.getboolean("workflow_events", "listener", fallback=False):
+    try:
+        if not conf.getboolean("workflow_events", "listener", fallback=False):
+            return []
+    except Exception:  # noqa: BLE001 - neither true nor false: off, which is told at start
         return []
     from airflow_workflow_events import listeners
 

@@ -113,7 +113,7 @@ def open_destination(conn_id: str | None) -> ProducerDestination:
     from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDestination
 
     with critical_section():
-        hook = WorkflowEventHook(conn_id or Settings.load().conn_id)
+        hook = WorkflowEventHook(conn_id or Settings.usable().conn_id)
         environment = hook.fields.get("environment")
         # A broker that is away shows when something is delivered; until then it is no reason to look dead.
         # What it does not deliver stays in the outbox, and the relay says why, once.

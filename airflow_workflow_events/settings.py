@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self, cast, get_args
 
@@ -81,6 +82,42 @@ class Settings:
             base_url=(conf.get("api", "base_url", fallback=None) or "").rstrip("/") or None,
         )
 
+    @classmethod
+    def usable(cls) -> Self:
+        """Read the options, with the default of each that cannot be used.
+
+        For the listener, whose events a wrong bound on callbacks must not cost. What is wrong is told at
+        start, see :mod:`airflow_workflow_events.startup`.
+        """
+        refused = _refused.set([])
+        try:
+            return cls.load()
+        finally:
+            _refused.reset(refused)
+
+
+def wrong_options() -> list[str]:
+    """Return what is wrong with the options' values, a line each."""
+    told: list[str] = []
+    refused = _refused.set(told)
+    try:
+        Settings.load()
+    finally:
+        _refused.reset(refused)
+    return list(dict.fromkeys(told))
+
+
+# Where to put what is wrong with options, in place of raising it.
+_refused: ContextVar[list[str] | None] = ContextVar("_refused", default=None)
+
+
+def _refuse(name: str, remedy: str) -> None:
+    message = f"[{CONFIG_SECTION}] {name} is {_required(name)!r}: {remedy}"
+    refused = _refused.get()
+    if refused is None:
+        raise ConfigurationError(message)
+    refused.append(f"{message}; the default, {OPTIONS[name]['default']}, is used")
+
 
 def listener_is_on() -> bool:
     """Return ``[workflow_events] listener``.
@@ -90,10 +127,9 @@ def listener_is_on() -> bool:
     """
     try:
         return bool(conf.getboolean(CONFIG_SECTION, "listener", fallback=False))
-    except Exception as error:  # Airflow's own, whose home differs between its versions
-        raise ConfigurationError(
-            f"[{CONFIG_SECTION}] listener is {_text('listener')!r}: use True or False"
-        ) from error
+    except Exception:  # noqa: BLE001 - Airflow's own, whose home differs between its versions
+        _refuse("listener", "use True or False")
+        return False
 
 
 def outbox_options() -> tuple[str | None, Bounds, str]:
@@ -145,10 +181,8 @@ def _required(name: str) -> str:
 def _positive(name: str) -> float:
     number = _number(name)
     if not 0 < number <= MAX_TIMEOUT_SECONDS:
-        raise ConfigurationError(
-            f"[{CONFIG_SECTION}] {name} is {_required(name)!r}: "
-            f"use a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS}"
-        )
+        _refuse(name, f"use a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS}")
+        return float(OPTIONS[name]["default"])
     return number
 
 
@@ -163,14 +197,12 @@ def _bounds() -> Bounds:
     numbers = {name: _number(f"outbox_{name}") for name in ("max_rows", "max_bytes", "max_age_hours")}
     for name, number in numbers.items():
         if not 0 < number < math.inf:
-            raise ConfigurationError(
-                f"[{CONFIG_SECTION}] outbox_{name} is {_required(f'outbox_{name}')!r}: use a number above 0"
-            )
+            _refuse(f"outbox_{name}", "use a number above 0")
+            numbers[name] = float(OPTIONS[f"outbox_{name}"]["default"])
     when_full = _required("outbox_when_full")
     if when_full not in get_args(WhenFull):
-        raise ConfigurationError(
-            f"[{CONFIG_SECTION}] outbox_when_full is {when_full!r}: use {' or '.join(get_args(WhenFull))}"
-        )
+        _refuse("outbox_when_full", f"use {' or '.join(get_args(WhenFull))}")
+        when_full = OPTIONS["outbox_when_full"]["default"]
     return Bounds(
         max_rows=math.ceil(numbers["max_rows"]),
         max_bytes=math.ceil(numbers["max_bytes"]),

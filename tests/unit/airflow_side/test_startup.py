@@ -1,0 +1,133 @@
+"""Each component says once what is on, and what in the options cannot be meant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from airflow_workflow_events.compat import conf
+
+import pytest
+
+from airflow_workflow_events import startup
+from airflow_workflow_events.settings import Settings, wrong_options
+
+SetOptions = Callable[..., None]
+LogOf = Callable[[str], str]
+
+
+def told(monkeypatch: pytest.MonkeyPatch, log_of: LogOf, *command: str) -> list[str]:
+    monkeypatch.setattr(sys, "argv", ["airflow", *command])
+    startup._tell()
+    return log_of("startup").splitlines()
+
+
+def test_a_component_says_in_one_line_what_is_published_and_where_to(
+    set_options: SetOptions, monkeypatch: pytest.MonkeyPatch, log_of: LogOf
+) -> None:
+    set_options(
+        listener="True",
+        event_types="workflow.*",
+        dags_deny="tmp_*",
+        conn_id="kafka",
+        outbox_url="postgresql://etl:s3cret@db/events?password=s3cret",
+    )
+    [line] = told(monkeypatch, log_of, "triggerer")
+    assert "listener on (dags_deny tmp_*; event_types workflow.*)" in line
+    assert "connection kafka, topic workflow-events unless the connection names one" in line
+    assert "outbox postgresql events at db; relay in this process" in line
+    assert "s3cret" not in line
+
+
+def test_so_it_does_where_the_listener_is_off_and_other_commands_say_nothing(
+    monkeypatch: pytest.MonkeyPatch, log_of: LogOf
+) -> None:
+    assert told(monkeypatch, log_of, "dags", "list") == []
+    [line] = told(monkeypatch, log_of, "api-server")
+    assert "listener off" in line
+    assert "outbox none; relay none in this process" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "mistake"),
+    [
+        (
+            {"callback_timeout_second": "5"},
+            "callback_timeout_second is not an option: did you mean callback_timeout_seconds?",
+        ),
+        ({"event_types": "workflow.complete"}, "event_types: 'workflow.complete' matches no event type"),
+        ({"callback_timeout_seconds": "ten"}, "callback_timeout_seconds is 'ten': use a number of seconds"),
+        ({"outbox_max_rows": "-1"}, "outbox_max_rows is '-1': use a number above 0"),
+        ({"outbox_when_full": "wait"}, "outbox_when_full is 'wait': use refuse or drop_oldest"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    set_options: SetOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    log_of: LogOf,
+    options: dict[str, str],
+    mistake: str,
+) -> None:
+    set_options(listener="True", **options)
+    _, line = told(monkeypatch, log_of, "scheduler")
+    assert mistake in line
+
+
+def test_a_listener_that_is_neither_on_nor_off_is_off_and_told(
+    set_options: SetOptions, monkeypatch: pytest.MonkeyPatch, log_of: LogOf
+) -> None:
+    set_options(listener="maybe")
+    off, line = told(monkeypatch, log_of, "scheduler")
+    assert "listener off" in off
+    assert "listener is 'maybe': use True or False; the default, False, is used" in line
+
+
+def test_a_glob_of_dags_that_matches_none_is_told(
+    set_options: SetOptions, monkeypatch: pytest.MonkeyPatch, log_of: LogOf
+) -> None:
+    set_options(listener="True", dags_allow="sale_*, orders")
+    monkeypatch.setattr(startup, "_known_dags", lambda: ["sales_eu", "orders"])
+    _, line = told(monkeypatch, log_of, "scheduler")
+    assert "dags_allow: 'sale_*' matches none of the 2 DAGs" in line
+
+
+def test_the_listener_takes_the_default_of_an_option_that_cannot_be_used(set_options: SetOptions) -> None:
+    set_options(callback_timeout_seconds="ten", outbox_max_rows="many", topic="prod.events")
+    settings = Settings.usable()
+    assert (settings.callback_timeout_seconds, settings.outbox_bounds.max_rows) == (10.0, 1_000_000)
+    assert settings.topic == "prod.events"
+    assert len(wrong_options()) == 2
+
+
+def test_no_option_of_ours_is_unknown(set_options: SetOptions) -> None:
+    set_options(outbox_url_cmd="cat /run/secrets/url", dags_allow="a")
+    assert startup.unknown_options() == []
+
+
+def test_a_file_of_options_is_checked_as_the_environment_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not conf.has_section("workflow_events"):
+        conf.add_section("workflow_events")
+    conf.set("workflow_events", "topics", "a")
+    try:
+        assert startup.unknown_options() == ["[workflow_events] topics is not an option: did you mean topic?"]
+    finally:
+        conf.remove_option("workflow_events", "topics")
+
+
+def test_airflows_own_command_says_it_before_the_component_starts(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__WORKFLOW_EVENTS__LISTENER": "True",
+        "AIRFLOW__WORKFLOW_EVENTS__DAG_ALLOW": "sales",
+    }
+    # Without its database it ends at once.
+    command = [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "startup" in line]
+    assert [line for line in said if "listener on" in line], done.stdout + done.stderr
+    assert [line for line in said if "dag_allow is not an option: did you mean dags_allow?" in line]
