@@ -84,7 +84,7 @@ def _is_needed() -> bool:
     if not conf.getboolean("workflow_events", "listener", fallback=False):
         return False
     try:
-        url = Settings.usable().outbox_url
+        url = Settings.load().outbox_url
     except WorkflowEventsError as error:
         log.error("no relay is started beside this worker: %s", error)
         return False

@@ -212,7 +212,7 @@ class WorkflowEventHook(KafkaBaseHook):
         return True, f"Connected to Kafka; events can be published to topic {self.topic}."
 
     def _unnamed(self, error: Exception) -> str:
-        """Leave out the connection's name, which is a random one where Airflow's UI has a connection tested."""
+        """Leave out the connection's name: Airflow's UI has a connection tested under a random one."""
         name = f"connection {self.workflow_events_conn_id!r}"
         return str(error).replace(f"{name}: ", "").replace(name, "the connection")
 

@@ -133,7 +133,7 @@ def _without_match(globs: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def _known_dags() -> list[str]:
-    """Return the ids of Airflow's DAGs; none where its database cannot be asked: Airflow tells that itself."""
+    """Return the ids of Airflow's DAGs; none where its database cannot be asked."""
     from airflow import settings as of_airflow
     from airflow.models.dag import DagModel
     from sqlalchemy import select
