@@ -40,13 +40,6 @@ _STOP_SECONDS = 5.0
 _TASK_SECONDS = 3.0
 _EMITTED_BY = "listener"
 
-#: What the listener publishes.
-PUBLISHED_TYPES = tuple(
-    str(kind)
-    for kind in EventType
-    if kind not in {EventType.WORKFLOW_TRIGGERED, EventType.WORKFLOW_DEADLINE_MISSED}
-)
-
 # Whether this is a process of a scheduler, a DAG processor or a triggerer, or a child of one.
 _in_job = False
 

@@ -23,6 +23,8 @@ _COMPONENTS = {
     ("api-server",): "in this process, from the first mark by hand on",
     ("celery", "worker"): "beside this process, for an outbox in a file",
 }
+# Event types that the listener never publishes.
+_NOT_THE_LISTENERS = frozenset({"workflow.triggered", "workflow.deadline_missed"})
 # Options that hold a secret may be named with these endings, see Airflow's "Setting Configuration Options".
 _ENDINGS = ("_cmd", "_secret")
 
@@ -112,13 +114,14 @@ def filters_without_effect(settings: Settings) -> list[str]:
     """Return a line for each glob of event types and DAGs that matches nothing there is."""
     if not settings.listener:
         return []
-    from airflow_workflow_events.listeners import PUBLISHED_TYPES
+    from airflow_workflow_events.events.model import EventType
 
     chosen = settings.selection
+    published = [str(kind) for kind in EventType if kind not in _NOT_THE_LISTENERS]
     mistakes = [
         f"[workflow_events] event_types: {glob!r} matches no event type of the listener's: "
-        f"{', '.join(PUBLISHED_TYPES)}"
-        for glob in _without_match(chosen.event_types, PUBLISHED_TYPES)
+        f"{', '.join(published)}"
+        for glob in _without_match(chosen.event_types, published)
     ]
     if sys.argv[1:2] == ["scheduler"] and chosen.dags_allow and (known := _known_dags()):
         mistakes += [
