@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from airflow_workflow_events.compat import conf
 
@@ -115,24 +112,3 @@ def test_a_file_of_options_is_checked_as_the_environment_is(monkeypatch: pytest.
         assert startup.unknown_options() == ["[workflow_events] topics is not an option: did you mean topic?"]
     finally:
         conf.remove_option("workflow_events", "topics")
-
-
-def test_airflows_own_command_says_it_before_the_component_starts(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__WORKFLOW_EVENTS__LISTENER": "True",
-        "AIRFLOW__WORKFLOW_EVENTS__DAG_ALLOW": "sales",
-    }
-    command = [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        said = "listener on", "dag_allow is not an option: did you mean dags_allow?"
-        try:
-            lines = iter(process.stdout)
-            assert [any(one in line for line in lines) for one in said] == [True, True]
-        finally:
-            process.kill()
