@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # While Kafka is away this delays the end of the worker; what is left stays in the outbox.
 _STOP_SECONDS = 10.0

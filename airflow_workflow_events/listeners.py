@@ -32,7 +32,7 @@ from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.relaying import METRICS, HandOver, background_relay, open_destination, outbox_of
 from airflow_workflow_events.settings import Settings
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # A process that ends still gets so long to deliver; what is left is in the outbox for others.
 _STOP_SECONDS = 5.0

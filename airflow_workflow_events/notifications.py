@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class WorkflowEventNotifier(BaseNotifier):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_workflow_events.hooks import WorkflowEventHook
     from airflow_workflow_events.kafka.reports import DeliveryReport
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Delivery ends a little before the bound, so that the log can say what it was waiting for.
 _SHARE_OF_BOUND = 0.95

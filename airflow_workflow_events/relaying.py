@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_workflow_events.hooks import WorkflowEventHook
     from airflow_workflow_events.kafka.destination import ProducerDestination
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # After an attempt that came to nothing a process leaves the events to the relay for a while: a DAG processor
 # may have fifty callbacks to run before its time is up, and each would wait for the same brokers.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_workflow_events.kafka.positions import StartFrom
     from airflow_workflow_events.watching import Watcher
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Airflow 3.4 assigns the triggers of asset watchers to the queue that they name.
 _BASE_TAKES_QUEUE = "queue" in signature(BaseEventTrigger.__init__).parameters

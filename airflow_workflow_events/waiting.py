@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_workflow_events.kafka.positions import StartFrom
     from airflow_workflow_events.kafka.subscriptions import Delivery, Positions, Progress, Subscription
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Where a new subscription begins is asked through the connection that a fetch without events holds so long.
 _FETCH_WAIT, _FETCH_WAIT_MS = "fetch.wait.max.ms", 100

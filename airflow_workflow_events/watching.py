@@ -40,7 +40,7 @@ try:
 except ImportError:  # before Airflow 3.3, where nobody makes a WatcherStream
     SharedStreamProducer = object  # type: ignore[assignment,misc]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 

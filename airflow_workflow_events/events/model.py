@@ -141,7 +141,7 @@ class _AsText:
 class _Model(BaseModel):
     """Frozen, so that an event cannot change between being built and sent; unknown fields are kept."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         # Most processes that import the package only parse DAGs: the first event builds the models.
         defer_build=True,

@@ -22,7 +22,7 @@ from airflow_workflow_events.kafka.pending import timeout_error
 from airflow_workflow_events.kafka.producer import CONNECT_TIMEOUT_MS, WorkflowEventProducer
 from airflow_workflow_events.kafka.reports import DeliveryReport
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # How long to leave the loop alone while librdkafka's queue is full, in seconds.
 _QUEUE_FULL_PAUSE_SECONDS = 0.01

@@ -21,7 +21,7 @@ from airflow_workflow_events.kafka.positions import Beginning, Place, StartFrom,
 from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topic_ids import TopicIds
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # Brokers get this long for one answer.
 _ANSWER_SECONDS = 5.0

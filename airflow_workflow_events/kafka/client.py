@@ -39,7 +39,7 @@ from airflow_workflow_events.kafka.connection import (
 from airflow_workflow_events.kafka.pending import Reporter
 from airflow_workflow_events.kafka.polling import Poller, Waitable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 OnDelivery = Callable[[Any, Any], None]
 """librdkafka's delivery callback: an error or None, and the message."""

@@ -14,7 +14,7 @@ from airflow_workflow_events.errors import KafkaTimeoutError
 from airflow_workflow_events.kafka.connection import Connection
 from airflow_workflow_events.kafka.positions import Place, place_of
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 30.0
 _AGAIN_SECONDS = 0.1

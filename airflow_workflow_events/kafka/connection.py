@@ -19,7 +19,7 @@ from airflow_workflow_events.kafka.config import one_line, without_secrets
 from airflow_workflow_events.kafka.refusals import is_hang_up, is_refusal, mismatch_of, refusal_of
 from airflow_workflow_events.kafka.reports import error_text
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _KEPT_ERRORS = 20
 # A refusal is looked for between two questions. Each may be asked anew, so they get longer: the answers of

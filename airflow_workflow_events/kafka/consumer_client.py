@@ -31,7 +31,7 @@ from airflow_workflow_events.kafka.topic_ids import TopicIds
 
 __all__ = ["ConsumerClient", "Place"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # A poll returns with the first message; this bounds how late a stop is noticed.
 _POLL_SECONDS = 0.1

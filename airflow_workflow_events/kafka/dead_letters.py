@@ -20,7 +20,7 @@ from airflow_workflow_events.kafka.message_headers import drop_unreadable
 from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topics import connection_options
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Headers that say why a message is where it is. The message's own key, value and headers stay as they were.
 REASON_HEADER = "dead_letter_reason"

@@ -15,7 +15,7 @@ from typing import Any
 from airflow_workflow_events.errors import ConfigurationError, printable, text_of
 from airflow_workflow_events.kafka.config import check_whole_number
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

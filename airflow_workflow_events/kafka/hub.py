@@ -37,7 +37,7 @@ from airflow_workflow_events.kafka.subscriptions import (
     Subscriptions,
 )
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # How soon a new subscription is noticed by a thread that waits for messages.
 _POLL_SECONDS = 0.1

@@ -13,7 +13,7 @@ from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka.polling import Waitable
 from airflow_workflow_events.kafka.reports import DeliveryReport, error_text, translate
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _PURGED = frozenset({"_PURGE_QUEUE", "_PURGE_INFLIGHT"})
 

@@ -12,7 +12,7 @@ from airflow_workflow_events.errors import EventDecodeError, printable, text_of
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
 from airflow_workflow_events.metrics import DEAD_LETTERED, POISON, Metrics
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _WARNING_PAUSE_SECONDS = 60.0
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from airflow_workflow_events.errors import ReentrantCallError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # A poll returns as soon as a report is served; this bounds how late a leader notices anything else.
 _POLL_SECONDS = 0.1

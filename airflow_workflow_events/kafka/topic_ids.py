@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException
 
 from airflow_workflow_events.kafka.topics import connection_options
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 5.0
 

@@ -16,7 +16,7 @@ from airflow_workflow_events.events.json_values import to_json_value
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.lifecycle.reading import RunIdentity, enum_value, get, text_or_none
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE_CHARACTERS = 4_000
 _MAX_TRACE_CHARACTERS = 16_000

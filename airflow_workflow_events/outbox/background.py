@@ -33,7 +33,7 @@ from airflow_workflow_events.outbox.relay import Drained, Relay
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.outbox.workers import Workers
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: How often the outbox is looked at for what other processes have appended, in seconds.
 POLL_SECONDS = 0.5

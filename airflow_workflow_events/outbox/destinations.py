@@ -12,7 +12,7 @@ from time import monotonic
 from airflow_workflow_events.outbox.entries import Route
 from airflow_workflow_events.outbox.port import Destination, OpenDestination, Renewable
 
-log = logging.getLogger("airflow_workflow_events.outbox.relay")
+log: logging.Logger = logging.getLogger("airflow_workflow_events.outbox.relay")
 
 # A changed connection is noticed at the first event after so long.
 _RENEWAL_SECONDS = 30.0

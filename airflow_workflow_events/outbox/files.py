@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airflow_workflow_events.errors import OutboxUnavailableError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _OWNER_ONLY = 0o600
 _BY_GROUP = stat.S_IRGRP | stat.S_IWGRP

@@ -40,7 +40,7 @@ from airflow_workflow_events.outbox.troubles import (
     backoff_seconds,
 )
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: How many entries are claimed at once. A claim locks out appends for its duration, so it must be short.
 BATCH = 250

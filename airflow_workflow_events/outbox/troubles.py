@@ -10,7 +10,7 @@ from time import monotonic
 
 from airflow_workflow_events.outbox.entries import Route
 
-log = logging.getLogger("airflow_workflow_events.outbox.relay")
+log: logging.Logger = logging.getLogger("airflow_workflow_events.outbox.relay")
 
 _FIRST_BACKOFF_SECONDS = 0.5
 #: A route or connection that takes no events is tried again after at most so long.
