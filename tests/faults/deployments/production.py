@@ -6,12 +6,16 @@ import os
 import signal
 import socket
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.store import Outbox
@@ -26,6 +30,7 @@ TOPIC = "workflow-events"
 START_SECONDS = 400.0
 _QUIET_SECONDS = 400
 _COMMAND_SECONDS = 180
+_TRIGGER_SECONDS = 180
 _DRAINED_SECONDS = 90
 _SETTLED_SECONDS = 20
 
@@ -230,6 +235,20 @@ def _answers(port: int) -> bool:
     return False
 
 
-def trigger_all(airflow: AirflowParts, dag_ids: Sequence[str], times: int = 1) -> list[tuple[str, str]]:
-    """Start runs of these DAGs and return their DAG and run ids."""
-    return [(dag_id, airflow.trigger(dag_id)) for _ in range(times) for dag_id in dag_ids]
+def trigger_all(airflow: Production, dag_ids: Sequence[str], times: int = 1) -> None:
+    """Start runs of these DAGs, each once, though the API server may have been killed a moment ago."""
+    for number in range(times):
+        for dag_id in dag_ids:
+            run_id = f"triggered_{number}_{uuid.uuid4()}"
+            airflow.await_condition(
+                partial(_is_triggered, airflow, dag_id, run_id), _TRIGGER_SECONDS, f"{dag_id} to be triggered"
+            )
+
+
+def _is_triggered(airflow: Production, dag_id: str, run_id: str) -> bool:
+    try:
+        airflow.trigger(dag_id, run_id)
+    except httpx.HTTPStatusError as error:
+        # What came of an attempt whose answer was lost.
+        return error.response.status_code == httpx.codes.CONFLICT
+    return True
