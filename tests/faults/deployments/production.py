@@ -90,10 +90,8 @@ class Production(AirflowParts):
     def start_worker(self, name: str, host: str | None = None, **options: str) -> None:
         """Start a Celery worker with two children; options are those of ``[celery]``."""
         arguments = ["--concurrency", "2", "--celery-hostname", f"{name}@%h", "--skip-serve-logs"]
-        self.start_part(
-            name, "airflow", "celery", "worker", *arguments, options=options, **self.on_host(host)
-        )
-        self.await_condition(lambda: " ready." in self.log(name), 90, f"{name} to be ready")
+        own = {f"celery.{option}": value for option, value in options.items()}
+        self.start_part(name, "airflow", "celery", "worker", *arguments, options=own, **self.on_host(host))
 
     def on_host(self, host: str | None) -> dict[str, Any]:
         """What the environment of a process on that host says."""
@@ -224,9 +222,11 @@ def running_redis(home: Path) -> Iterator[str]:
             [require_program("redis-server"), *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
         ) as process,
     ):
-        await_condition(lambda: _answers(port), timeout_seconds=20, what="Redis to answer")
-        yield f"redis://127.0.0.1:{port}"
-        process.terminate()
+        try:
+            await_condition(lambda: _answers(port), timeout_seconds=20, what="Redis to answer")
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.terminate()
 
 
 def _answers(port: int) -> bool:

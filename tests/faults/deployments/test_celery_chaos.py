@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_events_outlast_workers_that_are_killed_in_mid_task_and_children_that_ar
     note_fault: NoteFault,
 ) -> None:
     url = None if outbox == "file" else postgresql.new_database()
-    options = {"worker_max_tasks_per_child": "3"}
+    options = {"extra_celery_config": json.dumps({"worker_max_tasks_per_child": 3})}
     with celery_workers(tmp_path / "airflow", packages, postgresql, kafka, url, **options) as watched:
         airflow = watched.airflow
         for number in range(_ROUNDS):
