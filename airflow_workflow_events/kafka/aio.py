@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from airflow_workflow_events.errors import KafkaQueueFullError, KafkaTimeoutError, printable
+from airflow_workflow_events.errors import KafkaError, KafkaQueueFullError, KafkaTimeoutError, printable
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka.config import check_whole_number
 from airflow_workflow_events.kafka.pending import timeout_error
@@ -38,6 +38,18 @@ def _with_parameters_of(
     return lambda constructor: constructor
 
 
+class _LaterProducer(WorkflowEventProducer):
+    """Makes no client in its constructor where that has to wait for a token."""
+
+    def _opens_at_once(self, config: Mapping[str, Any]) -> bool:
+        # confluent-kafka waits for a token of its own source, too.
+        own_source = str(config.get("sasl.oauthbearer.metadata.authentication.type", ""))
+        return config.get("oauth_cb") is None and own_source in {"", "none"}
+
+
+_LaterProducer.__name__ = WorkflowEventProducer.__name__  # what its repr says
+
+
 class AsyncWorkflowEventProducer:
     """Publishes workflow events from asyncio code; for use with ``async with``.
 
@@ -53,9 +65,13 @@ class AsyncWorkflowEventProducer:
     def __init__(
         self, *args: Any, connect: bool = True, connect_timeout_ms: int = CONNECT_TIMEOUT_MS, **options: Any
     ) -> None:
-        self._producer = WorkflowEventProducer(*args, connect=False, **options)
-        self._connect = connect
         check_whole_number("connect_timeout_ms", connect_timeout_ms, minimum=1)
+        self._producer: WorkflowEventProducer = _LaterProducer(
+            *args, connect=False, connect_timeout_ms=connect_timeout_ms, **options
+        )
+        self._connect = connect
+        self._opening: asyncio.Future[None] | None = None
+        self._sent_early = 0  # events that were sent before there was a client
         self._connect_timeout_seconds = connect_timeout_ms / 1000
 
     def __repr__(self) -> str:
@@ -101,6 +117,7 @@ class AsyncWorkflowEventProducer:
         """Publish one event and return its report; raises as :meth:`publish_event` does."""
         try:
             async with asyncio.timeout(timeout):
+                await self._open()
                 while True:
                     try:
                         return await asyncio.shield(self._submit(event, topic))
@@ -128,6 +145,12 @@ class AsyncWorkflowEventProducer:
         Raises:
             EventTooLargeError: and the others, as :meth:`publish_event`, but for a timeout.
         """
+        if self._sent_early or not self._producer.is_open:
+            self._sent_early += 1
+            return asyncio.ensure_future(self._send_later(event, topic))
+        return self._send(event, topic)
+
+    def _send(self, event: WorkflowEvent, topic: str | None) -> asyncio.Future[DeliveryReport]:
         try:
             return self._submit(event, topic)
         except KafkaQueueFullError as error:
@@ -147,6 +170,31 @@ class AsyncWorkflowEventProducer:
     async def close(self, timeout: float | None = None) -> bool:
         """Deliver what is under way and give the client up; see the synchronous ``close``."""
         return await _in_thread(self._producer.close, timeout)
+
+    async def _send_later(self, event: WorkflowEvent, topic: str | None) -> DeliveryReport:
+        """Send an event once there is a client; those that wait for it keep their order."""
+        try:
+            await self._open()
+        except KafkaError as error:
+            log.error("event %s was not delivered: %s", event.event_id, error)
+            return DeliveryReport(event.event_id, topic or self._producer.topic, error=error)
+        finally:
+            self._sent_early -= 1
+        return await self._send(event, topic)
+
+    async def _open(self) -> None:
+        """Make the client, in a thread, unless there is one."""
+        if self._producer.is_open and not self._opening:
+            return
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(_in_thread(self._producer.open))
+            self._opening.add_done_callback(self._forget_opening)
+        await asyncio.shield(self._opening)
+
+    def _forget_opening(self, opening: asyncio.Future[None]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # told to those who waited, if somebody did
 
     def _submit(self, event: WorkflowEvent, topic: str | None) -> asyncio.Future[DeliveryReport]:
         loop = asyncio.get_running_loop()

@@ -36,6 +36,7 @@ from airflow_workflow_events.kafka.connection import (
     contained,
     refused_configuration,
 )
+from airflow_workflow_events.kafka.oauth import TOKEN_SECONDS, with_first_token
 from airflow_workflow_events.kafka.pending import Reporter
 from airflow_workflow_events.kafka.polling import Poller, Waitable
 
@@ -63,18 +64,34 @@ class ProducerClient:
     Args:
         config: librdkafka's configuration, complete and checked.
         failure_log_level: at which an event that was not delivered is logged. Default ``logging.ERROR``.
+        token_seconds: how long ``oauth_cb`` may take for its first token, in seconds. Default 10.
+        opens_at_once: whether to make the librdkafka client now. Default ``True``; otherwise the first use does.
 
     Raises:
         ConfigurationError: librdkafka refuses the configuration.
+        KafkaAuthenticationError: ``oauth_cb`` gave no token.
     """
 
-    def __init__(self, config: Mapping[str, Any], failure_log_level: int = logging.ERROR) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        failure_log_level: int = logging.ERROR,
+        *,
+        token_seconds: float = TOKEN_SECONDS,
+        opens_at_once: bool = True,
+    ) -> None:
         self.config = dict(config)
+        self._token_seconds = token_seconds
         self._failure_log_level = failure_log_level
         self.closed = True  # until it is open
         self._state_lock = threading.Lock()
         self._connection = Connection(self.config)
-        self._open()
+        if opens_at_once:
+            self._open()
+        else:  # as in the child of a fork: at the first use
+            self._producer: Any = None
+            self.closed = False
+            self.leave_to_parent()
         # librdkafka has accepted the number; without a limit a message stays until it is delivered.
         limit = int(self.config["message.timeout.ms"]) / 1000
         self._longest_delivery_seconds = limit + _GRACE_SECONDS if limit else math.inf
@@ -98,6 +115,11 @@ class ProducerClient:
                     raise ProducerClosedError("the producer is closed: create a new one")
                 if self._stale or self._guard.failed:
                     self._open()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a librdkafka client, so that using it makes none."""
+        return not self._stale
 
     def check_may_wait(self) -> None:
         """Raise :class:`ReentrantCallError` in a delivery callback, where waiting for a report never ends."""
@@ -250,7 +272,8 @@ class ProducerClient:
 
     def close(self, timeout: float | None) -> bool:
         """Deliver what is under way for ``timeout`` seconds, give up the rest; return whether all left."""
-        self.check_may_wait()
+        if not self._stale:
+            self.check_may_wait()
         with self._state_lock:
             if self.closed:
                 return True
@@ -281,10 +304,11 @@ class ProducerClient:
             (own() or _ignore)(error)
             users(error)
 
+        config = with_first_token(self.config, self._token_seconds, self._connection.note_token_failure)
         try:
             with forks.critical_section():  # librdkafka and SSL set up what all clients share
                 self._producer = confluent_kafka.Producer(
-                    {**self.config, **callbacks, "error_cb": on_error},
+                    {**config, **callbacks, "error_cb": on_error},
                     # Who publishes and reports failures itself needs no second line about the same.
                     logger=ClientLog(self._connection, self._failure_log_level),
                 )

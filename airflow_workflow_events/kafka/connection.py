@@ -12,7 +12,13 @@ from typing import Any
 
 import confluent_kafka
 
-from airflow_workflow_events.errors import ConfigurationError, KafkaConnectionError, KafkaError
+from airflow_workflow_events.errors import (
+    ConfigurationError,
+    KafkaAuthenticationError,
+    KafkaConnectionError,
+    KafkaError,
+    WorkflowEventsError,
+)
 from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG, MAX_KINDS, kind_of
 from airflow_workflow_events.kafka.config import one_line, without_secrets
@@ -96,6 +102,10 @@ class Connection:
         if not self.was_accepted and is_hang_up(text):
             self._hang_up = (monotonic(), text)
             self.is_troubled = True
+
+    def note_token_failure(self, reason: str) -> None:
+        """Take note of why ``oauth_cb`` gave no token: librdkafka only says that it raised."""
+        log.warning("oauth_cb gave no new token, and is asked again: %s", reason)
 
     def forget(self) -> None:
         """Forget the errors of a time that is over."""
@@ -243,11 +253,13 @@ class ClientLog:
         CLIENT_LOG.log(min(level, self._loudest), message, *arguments)
 
 
-def refused_configuration(error: Exception, config: Mapping[str, Any]) -> ConfigurationError:
+def refused_configuration(error: Exception, config: Mapping[str, Any]) -> WorkflowEventsError:
     """Return the error of a client that librdkafka does not make; it names the file that this is about."""
     cause = error.args[0] if error.args else error
     text = cause.str() if isinstance(cause, confluent_kafka.KafkaError) else str(cause)
     text = one_line(without_secrets(text, config))
+    if "OAuth token not set" in text:  # by a source of tokens that confluent-kafka has put in by itself
+        return KafkaAuthenticationError(f"{text}: check the identity provider", name="_AUTHENTICATION")
     for name, remedy in _FILE_REMEDIES.items():
         if f"{name} failed" in text:
             path = config.get(name)

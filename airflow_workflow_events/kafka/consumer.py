@@ -188,7 +188,13 @@ class WorkflowEventConsumer:
         self.timeout_seconds = None if consumer_timeout_ms is None else consumer_timeout_ms / 1000
         self.max_poll_interval_seconds = whole_number(client_config, "max.poll.interval.ms") / 1000
         self.intake = Intake(
-            ConsumerClient(client_config, topics, start, in_group=group_id is not None),
+            ConsumerClient(
+                client_config,
+                topics,
+                start,
+                in_group=group_id is not None,
+                token_seconds=connect_timeout_ms / 1000,
+            ),
             events,
             max_event_bytes=max_event_bytes,
             dead_letters=dead_letters,

@@ -26,6 +26,7 @@ from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.assignment import ABSENT, FINAL, Assignment, reading_error
 from airflow_workflow_events.kafka.commits import Commits
 from airflow_workflow_events.kafka.connection import Connection, contained, refused_configuration
+from airflow_workflow_events.kafka.oauth import TOKEN_SECONDS, with_first_token
 from airflow_workflow_events.kafka.positions import Place, StartFrom
 from airflow_workflow_events.kafka.topic_ids import TopicIds
 
@@ -54,9 +55,11 @@ class ConsumerClient:
         topics: what to read.
         start: where partitions begin that the group has committed nothing of.
         in_group: whether to join the group of the configuration. Otherwise every partition is read.
+        token_seconds: how long ``oauth_cb`` may take for its first token, in seconds. Default 10.
 
     Raises:
         ConfigurationError: librdkafka refuses the configuration.
+        KafkaAuthenticationError: ``oauth_cb`` gave no token.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ConsumerClient:
         start: StartFrom | dt.datetime | dt.timedelta,
         *,
         in_group: bool,
+        token_seconds: float = TOKEN_SECONDS,
     ) -> None:
         self.connection = Connection(config)
         self.stopped = False
@@ -90,10 +94,11 @@ class ConsumerClient:
         self._paused: list[TopicPartition] = []
         self._failure: BaseException | None = None
         self._stale = False
+        with_token = with_first_token(config, token_seconds, self.connection.note_token_failure)
         try:
             with forks.critical_section():  # librdkafka and SSL set up what all clients share
                 self._consumer = confluent_kafka.Consumer(
-                    {**config, **self._callbacks(config)},
+                    {**with_token, **self._callbacks(config)},
                     logger=self.connection.log,
                 )
             if in_group:

@@ -20,6 +20,7 @@ from airflow_workflow_events.kafka.assignment import FINAL, reading_error
 from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_group_id
 from airflow_workflow_events.kafka.connection import Connection, refused_configuration
 from airflow_workflow_events.kafka.consumer_client import Place
+from airflow_workflow_events.kafka.oauth import with_first_token
 from airflow_workflow_events.kafka.topics import connection_options
 
 _ANSWER_SECONDS = 10.0
@@ -111,11 +112,12 @@ class _Client:
         self._connection = Connection({**self._config, "group.id": group_id})
         self._answers: list[tuple[Code | None, list[TopicPartition]]] = []
         answers, note = self._answers, self._connection.note
+        with_token = with_first_token(self._config, _ANSWER_SECONDS, self._connection.note_token_failure)
         try:
             self._consumer = confluent_kafka.Consumer(
                 {
                     **IDLE_OPTIONS,
-                    **self._config,
+                    **with_token,
                     "group.id": group_id,
                     "session.timeout.ms": int(_COORDINATOR_SECONDS * 1000),
                     "enable.auto.commit": False,

@@ -158,13 +158,21 @@ class WorkflowEventProducer:
             ),
             config=config,
         )
-        self._client = ProducerClient(client_config, failure_log_level)
+        self._client = ProducerClient(
+            client_config,
+            failure_log_level,
+            token_seconds=connect_timeout_ms / 1000,
+            opens_at_once=self._opens_at_once(client_config),
+        )
         if connect:
             try:
                 self._client.check_connection(connect_timeout_ms / 1000)
             except KafkaError:
                 self._client.close(timeout=0)
                 raise
+
+    def _opens_at_once(self, config: Mapping[str, Any]) -> bool:  # noqa: ARG002 - for the producer for asyncio
+        return True
 
     def __repr__(self) -> str:
         state = "closed" if self._client.closed else "open"
@@ -368,6 +376,20 @@ class WorkflowEventProducer:
         usable.
         """
         self._client.abandon()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a librdkafka client: not after a fork, until the child uses the producer."""
+        return self._client.is_open
+
+    def open(self) -> None:
+        """Make the librdkafka client now, where the first use would do it.
+
+        Raises:
+            KafkaAuthenticationError: ``oauth_cb`` gave no token.
+            ProducerClosedError: the producer is closed.
+        """
+        self._client.check_usable()
 
     def check_connection(self, timeout: float) -> None:
         """Prove that a broker answers.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 import confluent_kafka
 
 from airflow_workflow_events.errors import KafkaAuthorizationError, KafkaConnectionError, KafkaError
-from airflow_workflow_events.kafka.config import check_topic, without_secrets
-from airflow_workflow_events.kafka.reports import translate
+from airflow_workflow_events.kafka.client_log import CLIENT_LOG
+from airflow_workflow_events.kafka.config import check_topic
+from airflow_workflow_events.kafka.reports import error_text, translate
+
+# How often librdkafka says whether it has been granted idempotence, in milliseconds.
+_LOOK_MS = 20
 
 # The options of a producer that say how to reach the cluster; other kinds of client warn about the rest.
 _CONNECTION_OPTIONS = ("bootstrap.servers", "client.dns.lookup", "client.id", "oauth_cb")
@@ -47,10 +53,13 @@ def check_writable(config: Mapping[str, Any], topic: str, *, timeout_seconds: fl
     connection = connection_options(config)
     try:
         _check_exists(connection, topic, timeout_seconds)
-        return _check_permitted(connection, topic, timeout_seconds)
+        permitted = _check_permitted(connection, topic, timeout_seconds)
+        if config.get("enable.idempotence"):
+            _check_idempotent(connection, timeout_seconds)
+        return permitted
     except confluent_kafka.KafkaException as error:
         cause = error.args[0]
-        raise translate(cause, without_secrets(cause.str(), config)) from None
+        raise translate(cause, error_text(cause, config), topic=topic) from None
 
 
 def connection_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +73,9 @@ def connection_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_exists(connection: Mapping[str, Any], topic: str, timeout_seconds: float) -> None:
     # A producer's metadata request for a topic makes the broker create it; a consumer's does not.
-    consumer = confluent_kafka.Consumer({**connection, "group.id": "airflow-workflow-events-check"})
+    consumer = confluent_kafka.Consumer(
+        {**connection, "group.id": "airflow-workflow-events.check"}, logger=CLIENT_LOG
+    )
     try:
         found = consumer.list_topics(topic, timeout=timeout_seconds).topics[topic]
     finally:
@@ -84,14 +95,14 @@ def _check_exists(connection: Mapping[str, Any], topic: str, timeout_seconds: fl
         )
     if found.error.retriable():
         raise KafkaConnectionError(f"topic {topic} has no leader now: {found.error.str()}", name=name)
-    raise translate(found.error)
+    raise translate(found.error, topic=topic)
 
 
 def _check_permitted(connection: Mapping[str, Any], topic: str, timeout_seconds: float) -> bool:
     # Slow to import, and needed by the connection test alone.
     from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
-    client = AdminClient(dict(connection))
+    client = AdminClient(dict(connection), logger=CLIENT_LOG)
     answer = client.describe_topics(
         confluent_kafka.TopicCollection([topic]),
         include_authorized_operations=True,
@@ -116,3 +127,33 @@ def _check_permitted(connection: Mapping[str, Any], topic: str, timeout_seconds:
             name="TOPIC_AUTHORIZATION_FAILED",
         )
     return True
+
+
+def _check_idempotent(connection: Mapping[str, Any], timeout_seconds: float) -> None:
+    """Prove that the broker grants idempotence, which is asked for as soon as a producer has connected.
+
+    Raises:
+        KafkaAuthorizationError: it does not.
+    """
+    states: list[str] = []
+
+    def note(statistics: str) -> None:
+        states.append(json.loads(statistics).get("eos", {}).get("idemp_state", ""))
+
+    producer = confluent_kafka.Producer(
+        {**connection, "enable.idempotence": True, "statistics.interval.ms": _LOOK_MS, "stats_cb": note},
+        logger=CLIENT_LOG,
+    )
+    deadline = monotonic() + timeout_seconds
+    try:
+        while monotonic() < deadline and states[-1:] != ["Assigned"]:
+            producer.poll(_LOOK_MS / 1000)
+    except confluent_kafka.KafkaException as error:
+        cause = error.args[0]
+        if cause.code() != confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            raise
+        raise KafkaAuthorizationError(
+            "not authorised to write idempotently, though to write: brokers older than Kafka 2.8 want "
+            "IdempotentWrite on the cluster granted as well, or set enable.idempotence to false",
+            name=cause.name(),
+        ) from None
