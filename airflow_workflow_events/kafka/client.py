@@ -65,7 +65,7 @@ class ProducerClient:
         config: librdkafka's configuration, complete and checked.
         failure_log_level: at which an event that was not delivered is logged. Default ``logging.ERROR``.
         token_seconds: how long ``oauth_cb`` may take for its first token, in seconds. Default 10.
-        opens_at_once: whether to make the librdkafka client now. Default ``True``; otherwise the first use does.
+        opens_at_once: whether to make the librdkafka client now; otherwise the first use does. Default: now.
 
     Raises:
         ConfigurationError: librdkafka refuses the configuration.
