@@ -159,10 +159,17 @@ class EmbeddedBroker:
         Args:
             codes: Kafka's error codes, e.g. ``confluent_kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED``.
         """
+        self.fail_requests(_PRODUCE_API_KEY, codes)
+
+    def fail_requests(self, api_key: int, codes: Sequence[int]) -> None:
+        """Answer the next requests of a kind with errors, one code a request.
+
+        Args:
+            api_key: the kind, by its number in Kafka's protocol, e.g. 22 for ``InitProducerId``.
+            codes: Kafka's error codes.
+        """
         array = (ctypes.c_int * len(codes))(*codes)
-        self._library.rd_kafka_mock_push_request_errors_array(
-            self._running(), _PRODUCE_API_KEY, len(codes), array
-        )
+        self._library.rd_kafka_mock_push_request_errors_array(self._running(), api_key, len(codes), array)
 
     def clear_failures(self) -> None:
         """Take back what :meth:`fail_produce_requests` has not used up."""

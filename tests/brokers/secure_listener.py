@@ -25,6 +25,9 @@ from tests.waiting import await_condition
 TOPIC_PREFIX = "events-"
 """The users' permissions are for topics whose names begin with this."""
 
+GRANTED_PREFIX = "granted-"
+"""The users with the documented grants have them for topics whose names begin with this."""
+
 CLIENT_CERTIFICATE_USER = "CN=test client"
 """Whom the SSL listener takes the bearer of the client certificate for."""
 
@@ -55,6 +58,8 @@ class SecureListener:
 
     ``writer`` may describe, create and write topics named ``events-*``, and write idempotently;
     ``reader`` may describe and read topics named ``events-*``, with any consumer group;
+    ``publisher`` and ``waiter`` have exactly the grants that docs/security.md gives to those who publish
+    and to those who wait, for topics named ``granted-*``, and for no group;
     ``nobody`` can log in and may do nothing.
     """
     client_certificate_location: str
@@ -96,7 +101,7 @@ def make_secure_listener(directory: Path, nodes: Sequence[Node]) -> tuple[Secure
         bootstrap_servers=",".join(node.secure_address for node in nodes),
         mutual_tls_servers=",".join(node.tls_address for node in nodes),
         ca_location=str(certificates.ca),
-        users={user: secrets.token_hex(16) for user in ("writer", "reader", "nobody")},
+        users={user: secrets.token_hex(16) for user in ("writer", "reader", "nobody", "publisher", "waiter")},
         client_certificate_location=str(certificates.client_certificate),
         client_key_location=str(certificates.client_key),
         expired_client_certificate_location=str(certificates.expired_client_certificate),
@@ -173,6 +178,11 @@ def create_acls(admin: AdminClient) -> None:
         ),
         *_grants("reader", ResourceType.TOPIC, TOPIC_PREFIX, prefixed, "DESCRIBE", "READ"),
         *_grants("reader", ResourceType.GROUP, "*", literal, "DESCRIBE", "READ"),
+        *_grants("publisher", ResourceType.TOPIC, GRANTED_PREFIX, prefixed, "DESCRIBE", "WRITE"),
+        *_grants("waiter", ResourceType.TOPIC, GRANTED_PREFIX, prefixed, "DESCRIBE", "READ"),
+        *_grants(
+            CLIENT_CERTIFICATE_USER, ResourceType.TOPIC, GRANTED_PREFIX, prefixed, "DESCRIBE", "READ", "WRITE"
+        ),
     ]
     for future in admin.create_acls(grants, request_timeout=30).values():
         future.result()
