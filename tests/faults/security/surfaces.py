@@ -15,9 +15,9 @@ from typing import Any
 from airflow_workflow_events import (
     AsyncWorkflowEventProducer,
     WorkflowEventConsumer,
-    WorkflowEventHook,
     WorkflowEventProducer,
 )
+from airflow_workflow_events.hooks import WorkflowEventHook
 from airflow_workflow_events.kafka.group_offsets import GroupOffsets
 from airflow_workflow_events.operators import PublishWorkflowEventOperator
 from airflow_workflow_events.outbox.database import OutboxDatabase
