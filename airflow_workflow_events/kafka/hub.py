@@ -45,6 +45,7 @@ _PROGRESS_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
+_JUST_BEGUN_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 1.0
 # What a subscription may have waiting before it is left behind for a while, in events.
 _MAX_BACKLOG = 1_000
@@ -183,8 +184,15 @@ class EventHub:
                 self._closed.set()
 
     def _refuse(self, error: WorkflowEventsError) -> None:
-        """Tell those who have not begun. Those who have been served wait on, as it may be put right."""
-        for one in self._subscriptions.new():
+        """Tell those who have not begun, or only just. Those who were served wait on: it may be put right.
+
+        That a topic may be seen but not read is told by the first fetch, right after they have begun.
+        """
+        refused = self._subscriptions.new()
+        if isinstance(error, KafkaAuthorizationError):
+            since = monotonic() - _JUST_BEGUN_SECONDS
+            refused += [one for one in self._subscriptions.served() if one.began_at >= since]
+        for one in refused:
             self._subscriptions.remove(one)
             one.deliver([error])
         self._close_if_unused()  # who comes next gets a hub of its own, and an answer at once
@@ -297,6 +305,7 @@ class EventHub:
 
     def _begin(self, some: Iterable[Subscription]) -> None:
         for one in some:
+            one.began_at = monotonic()
             if self._subscriptions.begin(one) and one.wants_progress:
                 one.deliver([Progress(one.served_to(self._next))])
 

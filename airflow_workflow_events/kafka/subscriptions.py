@@ -62,6 +62,8 @@ class Subscription:
         self.positions: dict[Place, int] = {}
         """What it has not been told yet begins here, where that is not where the hub is."""
         self.is_left_behind = False
+        self.began_at = 0.0
+        """When it was first served, in seconds of the monotonic clock."""
 
     @property
     def workflow_ids(self) -> frozenset[str] | None:
