@@ -228,10 +228,6 @@ def _check_client_certificate(config: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             "a client certificate is configured without its key, and would not be shown: set ssl.key.location"
         )
-    if has_key and not has_certificate:
-        raise ConfigurationError(
-            "a key is configured without its client certificate: set ssl.certificate.location"
-        )
 
 
 def check_security(config: Mapping[str, Any]) -> None:
