@@ -125,8 +125,8 @@ class critical_section:  # noqa: N801 - used like a function that returns a cont
     __slots__ = ("_counted", "is_overdue", "thread_id")
 
     def __enter__(self) -> None:
-        self.thread_id = threading.get_ident()
-        self.is_overdue = False
+        self.thread_id: int = threading.get_ident()
+        self.is_overdue: bool = False
         self._counted = _forks.enter(self)
 
     def __exit__(

@@ -59,8 +59,8 @@ class WorkflowEventNotifier(BaseNotifier):
         timeout_seconds: float | None = None,
         context: Context | None = None,
     ) -> None:
-        self.event_type = None if event_type is None else str(event_type)
-        self.data = dict(data or {})
+        self.event_type: str | None = None if event_type is None else str(event_type)
+        self.data: dict[str, Any] = dict(data or {})
         self.topic = topic
         self.environment = environment
         self.conn_id = conn_id

@@ -104,7 +104,7 @@ class PublishWorkflowEventOperator(BaseOperator):
         self.topic = topic
         self.environment = environment
         self.workflow_events_conn_id = workflow_events_conn_id
-        self.timeout = _seconds(timeout)
+        self.timeout: float | None = _seconds(timeout)
         self.on_failure = on_failure
         self._producer: WorkflowEventProducer | None = None
 

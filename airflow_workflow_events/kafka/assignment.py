@@ -73,7 +73,7 @@ class Assignment:
         on_gone: Callable[[set[Place]], None],
         topic_ids: TopicIds,
     ) -> None:
-        self.beginnings = Beginnings(start)
+        self.beginnings: Beginnings = Beginnings(start)
         self.moves: Counter[Place] = Counter()
         """How often each partition was taken away: what was fetched of it before is delivered again."""
         self._topics = topics

@@ -71,7 +71,7 @@ class ConsumerClient:
         in_group: bool,
         token_seconds: float = TOKEN_SECONDS,
     ) -> None:
-        self.connection = Connection(config)
+        self.connection: Connection = Connection(config)
         self.stopped = False
         self.closed = False
         self._config = dict(config)

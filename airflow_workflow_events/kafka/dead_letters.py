@@ -61,7 +61,7 @@ class DeadLetterTopic:
     """
 
     def __init__(self, config: Mapping[str, Any], topic: str, group_id: str | None) -> None:
-        self.topic = check_topic(topic)
+        self.topic: str = check_topic(topic)
         self._config = {
             **IDLE_OPTIONS,
             **connection_options(config),

@@ -105,13 +105,13 @@ class Intake:
         metrics: Metrics,
     ) -> None:
         self.client = client
-        self.poison = Poison(dead_letters, metrics, lambda: client.stopped)
+        self.poison: Poison = Poison(dead_letters, metrics, lambda: client.stopped)
         self.repeated_count = 0
         # Where nothing is asked for, not even that is asked of each event.
         self._matches = events.matches if events.parameters else None
         self._max_event_bytes = max_event_bytes
         self._seen = seen
-        self.remembers = seen is not None
+        self.remembers: bool = seen is not None
         """Whether :meth:`is_repeated` has to be asked."""
         self._metrics = metrics
         self._positions: dict[Place, int] = {}

@@ -113,12 +113,12 @@ class PendingEvent(Waitable):
         on_report: Callable[[DeliveryReport], None] | None = None,
     ) -> None:
         super().__init__()
-        self.event_id = event_id
+        self.event_id: str = event_id
         self.topic = topic
         self.reporter = reporter
         self.on_report = on_report
         self.report: DeliveryReport | None = None
-        self.late = False
+        self.late: bool = False
 
     def __call__(self, error: Any, message: Any) -> None:
         """Take librdkafka's delivery report."""

@@ -53,12 +53,12 @@ class Subscription:
         backlog: Callable[[], int] = lambda: 0,
         wants_progress: bool = False,
     ) -> None:
-        self.filters = tuple(filters)
+        self.filters: tuple[EventFilter, ...] = tuple(filters)
         self.start = start
         self.deliver = deliver
         self.backlog = backlog
         self.wants_progress = wants_progress
-        self.since_ms = int(start.timestamp() * 1000) if isinstance(start, dt.datetime) else 0
+        self.since_ms: int = int(start.timestamp() * 1000) if isinstance(start, dt.datetime) else 0
         self.positions: dict[Place, int] = {}
         """What it has not been told yet begins here, where that is not where the hub is."""
         self.is_left_behind = False

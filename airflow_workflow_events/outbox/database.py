@@ -53,7 +53,7 @@ class OutboxDatabase:
             raise ConfigurationError(
                 "the outbox's URL cannot be read: use sqlite:////path/outbox.db or postgresql://user@host/db"
             ) from None
-        self.kind = self._url.get_backend_name()
+        self.kind: str = self._url.get_backend_name()
         if self.kind not in {"sqlite", "postgresql"}:
             raise ConfigurationError(f"the outbox cannot live in {self.kind}: use sqlite or postgresql")
         if self.kind == "sqlite" and not self._url.database:

@@ -97,7 +97,7 @@ class Relay:
         log_troubles: bool = True,
     ) -> None:
         self.outbox = outbox
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.owner: str = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._metrics = metrics or NoMetrics()
         self._delivery_seconds = delivery_seconds
         self._batch = batch

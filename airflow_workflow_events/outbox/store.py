@@ -48,7 +48,7 @@ class Outbox:
         default_topic: str = DEFAULT_TOPIC,
     ) -> None:
         self.database = database
-        self.bounds = bounds or Bounds()
+        self.bounds: Bounds = bounds or Bounds()
         self._default_topic = default_topic
 
     def append(
