@@ -18,7 +18,7 @@ help:
 	@echo "make test   lint and every test; real Kafka is started from Maven jars where Java and Maven are"
 	@echo "make faults kill, cut off, fill up: every fault in full, and a table of what became of the events"
 	@echo "make matrix install the built wheel into every supported set of packages, run the tests and the demo there"
-	@echo "            (MATRIX_ARGS=--reduced for a tenth of the tests, or MATRIX_ARGS=3.1.8-py3.11 for one set)"
+	@echo "            (MATRIX_ARGS=--reduced for few tests and the demo, or MATRIX_ARGS=3.1.8-py3.11 for one set)"
 	@echo "make wheels build both distributions into dist: the provider, and the one without Airflow"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make bench  measure against raw confluent-kafka, kafka-python, aiokafka and OpenLineage"
