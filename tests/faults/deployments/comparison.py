@@ -25,8 +25,8 @@ _WITHOUT_A_TYPE = {"upstream_failed", "removed", "restarting"}
 _IN_A_PROCESS = {"running", "deferred", "up_for_reschedule"}
 # A process that is killed so soon after Airflow has stored what it said can say no more of it.
 _SOON = timedelta(seconds=10)
-# A task's process takes the time after its supervisor has asked the API server, which may be busy or away.
-_SKEW = timedelta(seconds=60)
+# A task has its process's times, the row those of the API server, which may be busy or away for a while.
+_SKEW = timedelta(minutes=5)
 
 # Why Airflow tells a listener nothing.
 BY_SCHEDULER = "finished by the scheduler, without a process (EmptyOperator)"
@@ -130,6 +130,7 @@ def compare(
     kills: Sequence[datetime] = (),
     commands: Sequence[str] = (),
     failing_fast: Collection[str] = (),
+    marked: Collection[tuple[str, str, str]] = (),
 ) -> Comparison:
     """Compare what the database has seen with what is on the topic.
 
@@ -139,6 +140,7 @@ def compare(
         kills: when processes of Airflow were killed.
         commands: names by which ``airflow dags test`` and the like were known to the database.
         failing_fast: DAGs with ``fail_fast``.
+        marked: DAG, run and task of tasks that were marked by hand.
     """
     changes = _by_transaction(transitions)
     found = Comparison()
@@ -149,7 +151,7 @@ def compare(
     wanted = _expected(changes, found)
     found.expected = sum(map(len, wanted.values()))
     events = _deduplicated(messages, found)
-    causes = _Causes(changes, kills, commands, failing_fast)
+    causes = _Causes(changes, kills, commands, failing_fast, marked)
     for key in dict.fromkeys([*wanted, *events]):
         _match(wanted.get(key, []), events.get(key, []), causes, found)
     return found
@@ -235,7 +237,7 @@ def _match(wanted: list[Expected], events: list[Event], causes: _Causes, found: 
         else:
             found.missing[cause] += 1
     for event in left:
-        cause = causes.of_phantom(event) or (TOLD_TWICE if event.key.task_id and wanted else None)
+        cause = causes.of_phantom(event)
         if cause is None:
             found.phantoms.append(event)
         else:
@@ -282,11 +284,13 @@ class _Causes:
         kills: Sequence[datetime],
         commands: Sequence[str],
         failing_fast: Collection[str],
+        marked: Collection[tuple[str, str, str]],
     ) -> None:
         self._kills = kills
         self._commands = commands
         self._runs = {(one.transaction, one.dag_id, one.run_id) for one in changes if one.task_id is None}
         self._failing_fast = failing_fast
+        self._marked = marked
         self._next: dict[tuple[object, ...], list[Transition]] = defaultdict(list)
         for one in changes:
             self._next[one.dag_id, one.run_id, one.task_id, one.map_index].append(one)
@@ -326,6 +330,8 @@ class _Causes:
         if key.task_id is None:
             return ROLLED_BACK if key.event_type == "workflow.started" and self._kills else None
         of_task = self._next[key.dag_id, key.run_id, key.task_id, key.map_index]
+        if (key.dag_id, key.run_id, key.task_id) in self._marked:
+            return TOLD_TWICE
         return REFUSED if any(map(self._is_from_outside, of_task)) else None
 
     def _of_start(self, row: Transition) -> str | None:
@@ -345,4 +351,5 @@ class _Causes:
             or row.state in {None, "restarting", "scheduled"}
             or (row.transaction, row.dag_id, row.run_id) in self._runs
             or (row.state == "failed" and row.dag_id in self._failing_fast)
+            or (row.dag_id, row.run_id, row.task_id) in self._marked
         )

@@ -14,9 +14,12 @@ def change_state(airflow: Production, dag_id: str, run_id: str, state: str) -> N
     airflow.request("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": state})
 
 
-def mark_task(airflow: Production, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+def mark_task(watched: Watched, dag_id: str, run_id: str, task_id: str, state: str) -> None:
     """Mark a task instance."""
-    airflow.request("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", {"new_state": state})
+    watched.marked.append((dag_id, run_id, task_id))
+    watched.airflow.request(
+        "PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", {"new_state": state}
+    )
 
 
 def clear_run(airflow: Production, dag_id: str, run_id: str) -> None:
@@ -44,7 +47,7 @@ def operate(watched: Watched) -> None:
         await_task(watched, "long", run_id, "work", "running")
     change_state(airflow, "long", runs["succeeds"], "success")
     change_state(airflow, "long", runs["fails"], "failed")
-    mark_task(airflow, "long", runs["task_marked"], "work", "success")
+    mark_task(watched, "long", runs["task_marked"], "work", "success")
     clear_run(airflow, "long", runs["cleared"])
     assert airflow.await_run("plain", done, _SECONDS) == "success"
     for state in ("failed", "success"):

@@ -126,6 +126,9 @@ class Watched:
     outbox_url: str | None = None
     """Where the one outbox is; ``None`` where each host has its own."""
     commands: list[str] = field(default_factory=list)
+    """The names of commands that ran a DAG by themselves."""
+    marked: list[tuple[str, str, str]] = field(default_factory=list)
+    """DAG, run and task of tasks that were marked by hand."""
 
     def await_quiet(self) -> None:
         """Wait until no run is active."""
@@ -166,6 +169,7 @@ class Watched:
             self.airflow.kills,
             self.commands,
             self.database.dags_failing_fast(),
+            self.marked,
         )
 
 

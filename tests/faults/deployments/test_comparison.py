@@ -187,4 +187,14 @@ def test_a_task_ended_by_another_that_failed_fast_has_no_event_or_an_untrue_one(
 def test_a_task_marked_while_it_ran_may_be_told_of_twice() -> None:
     row = transition(state="success", previous="running")
     events = [message("task.completed", "success", event_id, **_TASK) for event_id in ("by hand", "process")]
-    assert compare([row], events).untrue == {comparison.TOLD_TWICE: 1}
+    marked = [("dag", "run", "work")]
+    assert compare([row], events, marked=marked).untrue == {comparison.TOLD_TWICE: 1}
+    assert len(compare([row], events).phantoms) == 1
+
+
+def test_a_task_marked_before_its_process_said_that_it_started_has_no_start() -> None:
+    rows = [transition(state="running", previous="queued"), transition(state="success", previous="running")]
+    events = [message("task.completed", "success", **_TASK)]
+    found = compare(rows, events, marked=[("dag", "run", "work")])
+    assert (found.missing, found.unexplained) == ({comparison.TAKEN_BEFORE: 1}, [])
+    assert [one.key.event_type for one in compare(rows, events).unexplained] == ["task.started"]
