@@ -108,6 +108,10 @@ class Production(AirflowParts):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def await_end(self, name: str) -> int:
+        """Wait until a process ends by itself and return its exit code; a worker waits for its tasks."""
+        return self._processes.pop(name).wait(_COMMAND_SECONDS)
+
     def outboxes(self) -> list[Outbox]:
         """The outboxes in files, one for each host that has one."""
         return [
