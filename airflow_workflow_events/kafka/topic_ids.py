@@ -16,6 +16,9 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import KafkaException
 
+from airflow_workflow_events import forks
+from airflow_workflow_events.errors import WorkflowEventsError, printable, text_of
+from airflow_workflow_events.kafka.oauth import with_first_token
 from airflow_workflow_events.kafka.topics import connection_options
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -57,10 +60,8 @@ class TopicIds:
         wanted = [topic for topic in topics if topic not in self._asked]
         if not wanted or not self._is_answered:
             return
-        from confluent_kafka.admin import AdminClient  # slow to import
-
-        if self._client is None:  # the consumer says what is wrong with the connection
-            self._client = AdminClient({**self._config, "log_level": 0})
+        if self._client is None and not self._connect():
+            return
         self._asked.update(
             self._client.describe_topics(
                 confluent_kafka.TopicCollection(wanted), request_timeout=_ANSWER_SECONDS
@@ -78,6 +79,19 @@ class TopicIds:
             # Destroying it would wait for threads that do not exist here.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._client))
         self.close()
+
+    def _connect(self) -> bool:
+        from confluent_kafka.admin import AdminClient  # slow to import
+
+        try:
+            config = with_first_token(self._config, _ANSWER_SECONDS, log.debug)
+            with forks.critical_section():  # librdkafka and SSL set up what all clients share
+                self._client = AdminClient({**config, "log_level": 0})  # the consumer says what is wrong
+        except (WorkflowEventsError, KafkaException, ValueError, TypeError) as error:
+            log.warning("whether topics are made again is not noticed: %s", printable(text_of(error)))
+            self.close()
+            return False
+        return True
 
     def _id_in(self, answer: Future[Any]) -> str | None:
         try:

@@ -38,6 +38,8 @@ def test_the_guides_defaults_become_librdkafkas_options() -> None:
         "message.timeout.ms": 120_000,
         "partitioner": "murmur2_random",
         "linger.ms": 0,
+        "connections.max.idle.ms": 180_000,
+        "topic.metadata.refresh.interval.ms": 180_000,
         "enable.idempotence": True,
     }
 
