@@ -16,6 +16,8 @@ with DAG(
     completed = WorkflowEventSensor.partial(
         task_id="wait_for_workflow",
         workflow_run_id="{{ run_id }}",
+        # One of the three says in a type of its own that it is done.
+        event_type=["workflow.completed", "orders.ready"],
         fail_on="workflow.failed",
         timeout=600,
     ).expand(
