@@ -230,8 +230,10 @@ def _with_login_apart(registry: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             "the addresses of the schema registry have different logins: use one, in basic.auth.user.info"
         )
+    if options.get("basic.auth.user.info"):
+        raise ConfigurationError("a login is in the address and in basic.auth.user.info: use the latter alone")
     options["url"] = ",".join(addresses)
-    options.setdefault("basic.auth.user.info", unquote(logins.pop()))
+    options["basic.auth.user.info"] = unquote(logins.pop())
     return options
 
 
