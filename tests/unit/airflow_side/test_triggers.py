@@ -43,6 +43,7 @@ _EVERYTHING: dict[str, Any] = {
     "once": True,
     "end_from_trigger": True,
     "until": _MOMENT,
+    "queue": "events",
 }
 
 
