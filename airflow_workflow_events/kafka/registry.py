@@ -231,7 +231,7 @@ def _with_login_apart(registry: Mapping[str, Any]) -> dict[str, Any]:
             "the addresses of the schema registry have different logins: use one, in basic.auth.user.info"
         )
     if options.get("basic.auth.user.info"):
-        raise ConfigurationError("a login is in the address and in basic.auth.user.info: use the latter alone")
+        raise ConfigurationError("a login is in the address and in basic.auth.user.info: use the latter")
     options["url"] = ",".join(addresses)
     options["basic.auth.user.info"] = unquote(logins.pop())
     return options
