@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 
 import tests.airflow_home  # noqa: F401 - first, as a snippet may import Airflow
 from airflow_workflow_events import EmbeddedBroker, WorkflowEventProducer
@@ -145,10 +146,23 @@ def test_code_is_in_blocks_that_say_their_language() -> None:
 
 def test_code_in_other_languages_is_executed_as_a_consumer() -> None:
     # A diagram is drawn by whoever shows the document.
-    known = {"bash", "json", "mermaid", "python"}
+    known = {"bash", "json", "mermaid", "python", "yaml"}
     others = [snippet for snippet in SNIPPETS if snippet.language not in known]
 
     assert [snippet.id for snippet in others if snippet.kind != "consumer"] == []
+
+
+def test_manifests_are_yaml_that_runs_a_command_of_this_package() -> None:
+    manifests = [snippet for snippet in SNIPPETS if snippet.language == "yaml"]
+
+    assert manifests
+    for snippet in manifests:
+        manifest = yaml.safe_load(snippet.code)
+        assert (manifest["apiVersion"], manifest["kind"]) == ("apps/v1", "Deployment")
+        labels = manifest["spec"]["template"]["metadata"]["labels"]
+        assert manifest["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        [container] = manifest["spec"]["template"]["spec"]["containers"]
+        assert [*container.get("command", []), *container["args"]][-2:] == ["workflow-events", "relay"]
 
 
 def test_every_document_is_looked_at() -> None:
