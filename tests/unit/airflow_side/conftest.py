@@ -75,10 +75,12 @@ def connection(connections: Connections, embedded_broker: Broker, event_topic: s
 def published(
     embedded_broker: Broker, event_topic: str, connection: str
 ) -> Callable[..., list[WorkflowEvent]]:
-    """``published(count=1, topic=None)``: all events of a topic, once there are that many."""
+    """``published(count=1, topic=None, timeout_seconds=20)``: its events, once there are so many."""
 
-    def published(count: int = 1, topic: str | None = None) -> list[WorkflowEvent]:
-        messages = embedded_broker.messages(topic or event_topic, count)
+    def published(
+        count: int = 1, topic: str | None = None, timeout_seconds: float = 20
+    ) -> list[WorkflowEvent]:
+        messages = embedded_broker.messages(topic or event_topic, count, timeout_seconds)
         return [decode(message.value(), message.headers()) for message in messages]
 
     return published

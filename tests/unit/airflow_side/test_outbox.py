@@ -300,7 +300,7 @@ def test_the_commands_relay_and_show_and_mend_what_is_parked(
     assert "0 event(s) were removed" in output("discard", "--yes")
     process = subprocess.Popen(airflow("relay"), env=os.environ, stdout=subprocess.DEVNULL)
     try:
-        assert {event.event_id for event in published(2, timeout=60)} == {"waiting", "bad"}
+        assert {event.event_id for event in published(2, timeout_seconds=90)} == {"waiting", "bad"}
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
