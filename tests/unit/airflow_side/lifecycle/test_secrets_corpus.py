@@ -109,10 +109,14 @@ def test_a_list_of_plain_words_behind_tokens_stays_and_one_with_a_token_does_not
 def test_the_secret_half_of_an_aws_key_is_found_beside_its_id() -> None:
     _, (identity, secret) = filled("AKIA@U16@ @B40@")
     event = make_event(
-        payload={"data": {"id": f"AKIA{identity}", "other": [secret], "commit": "0123456789" * 4}}
+        payload={"data": {"id": f"AKIA{identity}", "beside_it": [secret], "commit": "0123456789" * 4}}
     )
 
-    assert without_secrets(event).payload.data == {"id": "***", "other": ["***"], "commit": "0123456789" * 4}
+    assert without_secrets(event).payload.data == {
+        "id": "***",
+        "beside_it": ["***"],
+        "commit": "0123456789" * 4,
+    }
 
 
 @pytest.mark.parametrize(
