@@ -2,7 +2,7 @@
 
 The formats of providers' tokens follow the rules of detect-secrets 1.5 (Yelp, Apache-2.0), of which some are
 wider here, as tokens grew longer since, and the providers' documentation where it has none. The scanner
-itself is no dependency: it reads line by line at 80 microseconds a character, here it is a hundredth of that.
+itself is no dependency: it took 80 microseconds a character and 1.3 s to import, and flags plain words.
 """
 
 from __future__ import annotations
