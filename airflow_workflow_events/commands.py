@@ -1,5 +1,7 @@
 """``airflow workflow-events ...``: run a relay, and see and mend what is in the outbox.
 
+On Airflow 3.1 they are run as ``python -m airflow_workflow_events ...``, see ``__main__``.
+
 Every ``airflow`` command imports this module, so it imports what a command needs only when that runs.
 """
 
@@ -53,41 +55,44 @@ def get_cli_commands() -> list[GroupCommand]:
     """Return the commands, for Airflow's ``cli`` entry of a provider."""
     relay_beside_workers()
     told_at_start()
-    return [
-        GroupCommand(
-            name="workflow-events",
-            help="Relay workflow events from the outbox, and look after it",
-            subcommands=(
-                ActionCommand(
-                    name="relay",
-                    help="Deliver events from the outbox until stopped",
-                    func=relay,
-                    args=(_PARENT,),
-                ),
-                ActionCommand(
-                    name="outbox",
-                    help="Show how much is in the outbox and which relays are at work",
-                    func=show_outbox,
-                    args=(),
-                ),
-                ActionCommand(
-                    name="parked",
-                    help="List events that cannot be delivered as they are, with the reason",
-                    func=show_parked,
-                    args=(_LIMIT,),
-                ),
-                ActionCommand(
-                    name="retry", help="Attempt parked events again", func=retry_parked, args=(_EVENT_ID,)
-                ),
-                ActionCommand(
-                    name="discard",
-                    help="Remove parked events for good",
-                    func=discard_parked,
-                    args=(_EVENT_ID, _YES),
-                ),
+    return [command_group()]
+
+
+def command_group() -> GroupCommand:
+    """Return the commands as such."""
+    return GroupCommand(
+        name="workflow-events",
+        help="Relay workflow events from the outbox, and look after it",
+        subcommands=(
+            ActionCommand(
+                name="relay",
+                help="Deliver events from the outbox until stopped",
+                func=relay,
+                args=(_PARENT,),
             ),
-        )
-    ]
+            ActionCommand(
+                name="outbox",
+                help="Show how much is in the outbox and which relays are at work",
+                func=show_outbox,
+                args=(),
+            ),
+            ActionCommand(
+                name="parked",
+                help="List events that cannot be delivered as they are, with the reason",
+                func=show_parked,
+                args=(_LIMIT,),
+            ),
+            ActionCommand(
+                name="retry", help="Attempt parked events again", func=retry_parked, args=(_EVENT_ID,)
+            ),
+            ActionCommand(
+                name="discard",
+                help="Remove parked events for good",
+                func=discard_parked,
+                args=(_EVENT_ID, _YES),
+            ),
+        ),
+    )
 
 
 def relay(args: Namespace) -> None:
@@ -190,9 +195,7 @@ def _confirm(question: str) -> None:
 
 def _check_found(count: int, event_id: str | None) -> None:
     if event_id is not None and not count:
-        raise SystemExit(
-            f"no parked event has the id {event_id}: `airflow workflow-events parked` lists those there are"
-        )
+        raise SystemExit(f"no parked event has the id {event_id}: `parked` lists those there are")
 
 
 def _in_words(entry: ParkedEntry) -> str:

@@ -21,7 +21,7 @@ from tests.faults.deployments.sources import AirflowDatabase
 
 _DAGS = Path(__file__).parent / "dags"
 WORKERS = ("worker-1", "worker-2")
-#: From Airflow 3.2 on, which asks each provider for its commands before it starts a worker.
+#: Airflow 3.1 asks no provider for its commands before it starts a worker: relays are started here instead.
 WORKERS_HAVE_RELAYS = version("apache-airflow-core").split(".")[:2] != ["3", "1"]
 
 
@@ -54,6 +54,9 @@ def celery_workers(
             database.watch()
             for worker in WORKERS:
                 airflow.start_worker(worker, host=worker, **worker_options)
+                if outbox_url is None and not WORKERS_HAVE_RELAYS:
+                    relay = ["airflow_workflow_events", "relay"]
+                    airflow.start_part(f"relay-{worker}", *relay, **airflow.on_host(worker))
 
         with Production(home, _DAGS, packages=packages, on_database=on_database, **options) as airflow:
             airflow.start(START_SECONDS)

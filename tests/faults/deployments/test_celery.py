@@ -10,14 +10,13 @@ import pytest
 from tests.brokers.jvm import KafkaCluster
 from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault
-from tests.faults.deployments.celery_workers import WORKERS_HAVE_RELAYS, celery_workers
+from tests.faults.deployments.celery_workers import celery_workers
 from tests.faults.deployments.production import trigger_all
 
 pytestmark = [
     pytest.mark.airflow_e2e,
     pytest.mark.real_kafka,
     pytest.mark.xdist_group("airflow"),
-    pytest.mark.skipif(not WORKERS_HAVE_RELAYS, reason="Airflow 3.1 asks no provider for commands"),
     pytest.mark.timeout(1200),
 ]
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from airflow_workflow_events import commands, relaying
+from airflow_workflow_events.__main__ import main
 from airflow_workflow_events.outbox.background import BackgroundRelay
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings
+from tests.broker import Broker, event_of
 from tests.events import make_event
 from tests.waiting import await_condition
 
@@ -171,3 +176,47 @@ def test_a_relay_looks_its_connections_up_when_it_gets_a_hangup_signal(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert looked.is_set()
+
+
+def test_every_command_of_airflow_is_also_one_of_the_packages_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands.command_group().subcommands:
+        with pytest.raises(SystemExit) as caught:
+            main([command.name, "--help"])
+        assert caught.value.code == 0
+        shown = capsys.readouterr().out
+        assert f"python -m airflow_workflow_events {command.name}" in shown
+        assert str(command.help) in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["parked", "--limit", "0"]])
+def test_a_command_that_there_is_not_ends_with_its_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m airflow_workflow_events")
+
+
+def test_the_package_run_as_a_program_relays_until_it_is_stopped(
+    tmp_path: Path, outbox: Outbox, embedded_broker: Broker
+) -> None:
+    topic = f"relayed-{uuid4()}"
+    extra = {"bootstrap.servers": embedded_broker.bootstrap_servers, "topic": topic}
+    outbox.append(make_event(event_id="first"))
+    environment = {
+        **os.environ,
+        "AIRFLOW__WORKFLOW_EVENTS__OUTBOX_URL": f"sqlite:///{tmp_path}/outbox.db",
+        "AIRFLOW_CONN_WORKFLOW_EVENTS_DEFAULT": json.dumps({"conn_type": "workflow_events", "extra": extra}),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "airflow_workflow_events", "relay"], env=environment
+    ) as process:
+        try:
+            await_condition(
+                lambda: not outbox.totals().pending, timeout_seconds=120, what="the event to be delivered"
+            )
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    assert [event_of(message).event_id for message in embedded_broker.messages(topic, 1)] == ["first"]
