@@ -45,6 +45,9 @@ TOLD_TWICE = "marked by hand while it ran: its process told its own end as well"
 ROLLED_BACK = "a start that a killed scheduler did not commit"
 NO_START_HOOK = "`airflow dags test` has no hook for a start"
 MARKED_AGAIN = "a run marked once more: Airflow keeps its end, and so does the event"
+TOLD_BY_BOTH = (
+    "its process could not report its end, and the scheduler ended it again: two times under one id"
+)
 
 
 class Key(NamedTuple):
@@ -90,6 +93,7 @@ class Comparison:
     largest_skew: timedelta = timedelta(0)
     repeated: int = 0
     contradicting: list[str] = field(default_factory=list)
+    told_by_both: Counter[str] = field(default_factory=Counter)
 
     @property
     def missing_of_runs(self) -> list[Expected]:
@@ -100,12 +104,14 @@ class Comparison:
         """One line for the table of the fault suite."""
         causes = "; ".join(f"{count} {cause}" for cause, count in self.missing.most_common())
         untrue = "; ".join(f"{count} {cause}" for cause, count in self.untrue.most_common())
+        both = "; ".join(f"{count} {cause}" for cause, count in self.told_by_both.most_common())
         return (
             f"{self.runs} runs, {self.tasks} tasks, {self.expected} expected, {self.missing.total()} missing "
             f"({causes or '-'}), {len(self.unexplained)} without a cause, {self.untrue.total()} not stored "
             f"({untrue or '-'}), {len(self.phantoms)} phantom, "
             f"{len(self.differing)} differ (a task's times by {self.largest_skew.total_seconds():.1f} s), "
-            f"{self.repeated} repeated, {len(self.contradicting)} contradict"
+            f"{self.repeated} repeated, {len(self.contradicting)} contradict, "
+            f"{self.told_by_both.total()} told twice ({both or '-'})"
         )
 
     def details(self) -> str:
@@ -150,8 +156,8 @@ def compare(
     )
     wanted = _expected(changes, found)
     found.expected = sum(map(len, wanted.values()))
-    events = _deduplicated(messages, found)
     causes = _Causes(changes, kills, commands, failing_fast, marked)
+    events = _deduplicated(messages, causes, found)
     for key in dict.fromkeys([*wanted, *events]):
         _match(wanted.get(key, []), events.get(key, []), causes, found)
     return found
@@ -195,22 +201,26 @@ def _expected(changes: Sequence[Transition], found: Comparison) -> dict[Key, lis
     return wanted
 
 
-def _deduplicated(messages: Iterable[dict[str, Any]], found: Comparison) -> dict[Key, list[Event]]:
+def _deduplicated(
+    messages: Iterable[dict[str, Any]], causes: _Causes, found: Comparison
+) -> dict[Key, list[Event]]:
     contents: dict[str, dict[str, Any]] = {}
     events: dict[Key, list[Event]] = defaultdict(list)
     for message in messages:
         event_id, data = message["event_id"], message["payload"]["data"]
+        key = Key(message["event_type"], message["workflow_id"], message["workflow_run_id"])
+        if task := data.get("task"):
+            key = Key(*key[:3], task["task_id"], task["map_index"], task["try_number"])
         if event_id in contents:
             found.repeated += 1
             first = contents[event_id]
             other = sorted(name for name in first.keys() | data.keys() if first.get(name) != data.get(name))
-            if other:
+            if other and causes.is_told_by_both(key):
+                found.told_by_both[TOLD_BY_BOTH] += 1
+            elif other:
                 found.contradicting.append(f"{message['event_type']} {event_id}: {', '.join(other)}")
             continue
         contents[event_id] = data
-        key = Key(message["event_type"], message["workflow_id"], message["workflow_run_id"])
-        if task := data.get("task"):
-            key = Key(*key[:3], task["task_id"], task["map_index"], task["try_number"])
         events[key].append(Event(key, event_id, data))
     return events
 
@@ -323,6 +333,17 @@ class _Causes:
         if row.made_by == "api-server" and row.previous in {"success", "failed"}:
             return MARKED_AGAIN
         return None
+
+    def is_told_by_both(self, key: Key) -> bool:
+        """Whether the scheduler stored the end of a task that ran, which its process had told already."""
+        return any(
+            row.made_by.startswith("scheduler")
+            and row.previous in {"running", "queued"}
+            and row.try_number == key.try_number
+            and _TASK_TYPES.get(row.state or "") == key.event_type
+            for row in self._next[key.dag_id, key.run_id, key.task_id, key.map_index]
+            if key.task_id is not None
+        )
 
     def of_phantom(self, event: Event) -> str | None:
         """Why there is an event of what Airflow has not stored, or ``None`` where nothing explains it."""

@@ -16,7 +16,12 @@ from tests.programs import require_program
 
 _SQL = Path(__file__).with_name("transitions.sql")
 _TOPIC_SECONDS = 60
-_ACTIVE = "SELECT count(*) AS active FROM dag_run WHERE state IN ('queued', 'running')"
+_ACTIVE = "SELECT count(*) AS count FROM dag_run WHERE state IN ('queued', 'running')"
+_RUNNING = "SELECT count(*) AS count FROM task_instance WHERE state = 'running'"
+_AT_WORK = """
+    SELECT count(*) AS count FROM job
+    WHERE job_type = :job_type AND state = 'running' AND start_date > :since AND latest_heartbeat > start_date
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +70,26 @@ class AirflowDatabase:
 
     def active_runs(self) -> int:
         """How many runs are queued or running."""
-        return int(self._rows(_ACTIVE)[0]["active"])
+        return self._count(_ACTIVE)
+
+    def running_tasks(self) -> int:
+        """How many task instances are running."""
+        return self._count(_RUNNING)
+
+    def at_work(self, job_type: str, since: datetime) -> bool:
+        """Whether a job of this type that started since then has a heartbeat."""
+        return self._count(_AT_WORK, job_type=job_type, since=since) > 0
 
     def dags_failing_fast(self) -> set[str]:
         """The DAGs with ``fail_fast``."""
         return {str(row["dag_id"]) for row in self._rows("SELECT dag_id FROM dag WHERE fail_fast")}
 
-    def _rows(self, query: str) -> list[dict[str, Any]]:
+    def _count(self, query: str, **parameters: object) -> int:
+        return int(self._rows(query, **parameters)[0]["count"])
+
+    def _rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(sa.text(query)).mappings()]
+            return [dict(row) for row in connection.execute(sa.text(query), parameters).mappings()]
 
 
 def messages_of(bootstrap_servers: str, topic: str) -> list[dict[str, Any]]:

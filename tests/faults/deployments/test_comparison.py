@@ -138,6 +138,18 @@ def test_repetitions_and_contradictions_under_one_id_are_counted() -> None:
     assert found.contradicting == ["workflow.completed one: run_type"]
 
 
+def test_an_end_that_a_process_told_and_the_scheduler_stored_later_is_told_by_both() -> None:
+    by_scheduler = transition(state="failed", previous="running", made_by="scheduler-2", ended_at=at(60))
+    events = [
+        message("task.failed", "failed", "one", **_TASK),
+        message("task.failed", "failed", "one", **_TASK, reason="lost"),
+    ]
+    found = compare([by_scheduler], events)
+    assert (found.told_by_both, found.contradicting) == ({comparison.TOLD_BY_BOTH: 1}, [])
+    by_process = transition(state="failed", previous="running")
+    assert compare([by_process], events).contradicting == ["task.failed one: reason"]
+
+
 @pytest.mark.parametrize(
     ("row", "cause"),
     [
