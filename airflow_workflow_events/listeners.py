@@ -17,7 +17,7 @@ from typing import Any
 from airflow_workflow_events.compat import conf, hookimpl
 
 from airflow_workflow_events import metrics as names
-from airflow_workflow_events.errors import printable
+from airflow_workflow_events.errors import OutboxError, printable
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.executors import advice_on_outbox
 from airflow_workflow_events.forks import once_per_process
@@ -25,7 +25,7 @@ from airflow_workflow_events.lifecycle import lifecycle_event, rows
 from airflow_workflow_events.lifecycle.choice import Choice
 from airflow_workflow_events.lifecycle.reading import enum_value, get, text_or_none
 from airflow_workflow_events.marked_dags import dag_of_row, run_of_task
-from airflow_workflow_events.outbox.background import BackgroundRelay
+from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
 from airflow_workflow_events.outbox.entries import Route
 from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
@@ -249,6 +249,26 @@ def _start_relay() -> BackgroundRelay:
 def _stop_relay() -> None:
     for relay in _relay.take():
         relay.stop(_STOP_SECONDS)
+        if not _in_job:
+            _tell_what_waits(relay.owner)
+
+
+def _tell_what_waits(stopped: str) -> None:
+    """Say what is left where nobody may come by: ``airflow dags test`` needs no scheduler, and ends."""
+    try:
+        outbox = _outbox()
+        pending = outbox.totals().pending
+        if not pending or set(outbox.relays(SILENCE_SECONDS)) - {stopped}:
+            return
+    except OutboxError as error:
+        log.warning("what waits in the outbox is not known: %s", error)
+        return
+    log.warning(
+        "%d event(s) wait in the outbox %s, and no relay is at work: start a scheduler, or run "
+        "`python -m airflow_workflow_events relay`",
+        pending,
+        outbox.database.place,
+    )
 
 
 def _is_job(component: object) -> bool:

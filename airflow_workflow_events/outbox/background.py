@@ -217,6 +217,11 @@ class BackgroundRelay:
         if is_new:
             log.error("%s; new events are attempted directly", text)
 
+    @property
+    def owner(self) -> str:
+        """What it is called among the relays of its outbox."""
+        return self._relay.owner
+
     def look_again(self) -> None:
         """Look the connections up again, and attempt at once what backs off; from any thread or handler."""
         self._relay.look_again()

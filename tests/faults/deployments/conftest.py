@@ -18,7 +18,7 @@ from tests.faults.deployments.production import TOPIC
 collect_ignore = (
     []
     if os.environ.get(SCALE_VARIABLE) == "full"
-    else ["test_bundles.py", "test_celery_chaos.py", "test_schedulers.py"]
+    else ["test_bundles.py", "test_celery.py", "test_celery_chaos.py", "test_schedulers.py"]
 )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.deployments.production import Production, Watched
+from tests.faults.deployments.production import Production
+from tests.faults.deployments.watched import Watched
 
 _SECONDS = 180
 

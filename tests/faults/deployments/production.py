@@ -9,7 +9,6 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,6 @@ import httpx
 
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.store import Outbox
-from tests.faults.deployments.comparison import Comparison, compare
-from tests.faults.deployments.sources import AirflowDatabase, messages_of
 from tests.faults.processes.airflow_parts import AirflowParts
 from tests.programs import require_program
 from tests.waiting import await_condition
@@ -28,11 +25,8 @@ from tests.waiting import await_condition
 TOPIC = "workflow-events"
 #: Eight processes that start at once on two cores take their time.
 START_SECONDS = 400.0
-_QUIET_SECONDS = 400
 _COMMAND_SECONDS = 180
 _TRIGGER_SECONDS = 180
-_DRAINED_SECONDS = 90
-_SETTLED_SECONDS = 20
 
 
 class Production(AirflowParts):
@@ -118,63 +112,6 @@ class Production(AirflowParts):
             Outbox(OutboxDatabase(f"sqlite:///{path}"))
             for path in self.home.glob("**/workflow_events/outbox.db")
         ]
-
-
-@dataclass
-class Watched:
-    """A deployment, its database and where its events go."""
-
-    airflow: Production
-    database: AirflowDatabase
-    bootstrap_servers: str
-    outbox_url: str | None = None
-    """Where the one outbox is; ``None`` where each host has its own."""
-    commands: list[str] = field(default_factory=list)
-    """The names of commands that ran a DAG by themselves."""
-    marked: list[tuple[str, str, str]] = field(default_factory=list)
-    """DAG, run and task of tasks that were marked by hand."""
-
-    def await_quiet(self) -> None:
-        """Wait until no run is active."""
-        await_condition(
-            lambda: self.database.active_runs() == 0, timeout_seconds=_QUIET_SECONDS, what="all runs to end"
-        )
-
-    def compare(self) -> Comparison:
-        """Compare, once the outboxes are empty and no event without a cause is missing any more."""
-        outboxes = (
-            self.airflow.outboxes() if self.outbox_url is None else [Outbox(OutboxDatabase(self.outbox_url))]
-        )
-        try:
-            await_condition(
-                lambda: sum(outbox.totals().pending for outbox in outboxes) == 0,
-                timeout_seconds=_DRAINED_SECONDS,
-                what="the outboxes to be empty",
-            )
-        finally:
-            for outbox in outboxes:
-                outbox.database.close()
-        found = self._compare()
-        with suppress(AssertionError):
-            await_condition(
-                lambda: not self._compare().unexplained,
-                timeout_seconds=_SETTLED_SECONDS,
-                what="the last events",
-            )
-            found = self._compare()
-        return found
-
-    def _compare(self) -> Comparison:
-        # The database is read first: whatever it knows has been told to the listener before.
-        transitions = self.database.transitions()
-        return compare(
-            transitions,
-            messages_of(self.bootstrap_servers, TOPIC),
-            self.airflow.kills,
-            self.commands,
-            self.database.dags_failing_fast(),
-            self.marked,
-        )
 
 
 def production_options(

@@ -1,15 +1,12 @@
-"""DAG bundles with versions, and the commands that run DAGs by themselves."""
+"""DAG bundles with versions, and all of Airflow in one process."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,14 +15,9 @@ from tests.brokers.jvm import KafkaCluster
 from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault
 from tests.faults.deployments import operations
-from tests.faults.deployments.production import (
-    START_SECONDS,
-    TOPIC,
-    Production,
-    Watched,
-    production_options,
-)
-from tests.faults.deployments.sources import AirflowDatabase, messages_of
+from tests.faults.deployments.bundles import bundled_deployment, local_bundle
+from tests.faults.deployments.production import START_SECONDS, TOPIC
+from tests.faults.deployments.sources import messages_of
 from tests.programs import require_program
 
 pytestmark = [
@@ -37,33 +29,6 @@ pytestmark = [
 
 _DAGS = Path(__file__).parent / "dags"
 _RUN_SECONDS = 180
-
-
-@contextmanager
-def deployment(
-    tmp_path: Path,
-    packages: Path,
-    postgresql: PostgreSQL,
-    kafka: KafkaCluster,
-    bundles: list[dict[str, object]],
-) -> Iterator[Watched]:
-    """A deployment whose DAGs come from bundles."""
-    database_url = postgresql.new_database()
-    home = tmp_path / "airflow"
-    home.mkdir()
-    config = {
-        "dag_processor.dag_bundle_config_list": json.dumps(bundles),
-        "dag_processor.bundle_refresh_check_interval": "2",
-        "dag_processor.dag_bundle_storage_path": str(home / "bundles"),
-    }
-    options = production_options(
-        database_url, kafka.bootstrap_servers, executor="LocalExecutor", config=config
-    )
-    database = AirflowDatabase(database_url)
-    with Production(
-        home, _DAGS, packages=packages, on_database=lambda _airflow: database.watch(), **options
-    ) as airflow:
-        yield Watched(airflow, database, kafka.bootstrap_servers)
 
 
 def git(repository: Path, *arguments: str) -> None:
@@ -100,13 +65,9 @@ def test_runs_of_git_and_local_bundles_tell_what_their_own_version_did(
             "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
             "kwargs": {"repo_url": str(repository), "tracking_ref": "main", "refresh_interval": 2},
         },
-        {
-            "name": "local",
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(local), "refresh_interval": 2},
-        },
+        local_bundle(local, refresh_interval=2),
     ]
-    with deployment(tmp_path, packages, postgresql, kafka, bundles) as watched:
+    with bundled_deployment(tmp_path, packages, postgresql, kafka, bundles) as watched:
         airflow = watched.airflow
         airflow.start(START_SECONDS)
         airflow.await_dags({"changing", "deleted"}, START_SECONDS)
@@ -132,48 +93,11 @@ def test_runs_of_git_and_local_bundles_tell_what_their_own_version_did(
     assert (found.unexplained, found.phantoms, found.missing.total()) == ([], [], 0), found.details()
 
 
-def test_commands_that_run_a_dag_by_themselves_leave_nothing_behind(
-    tmp_path: Path, packages: Path, postgresql: PostgreSQL, kafka: KafkaCluster, note_fault: NoteFault
-) -> None:
-    bundles: list[dict[str, object]] = [
-        {
-            "name": "local",
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(_DAGS)},
-        }
-    ]
-    with deployment(tmp_path, packages, postgresql, kafka, bundles) as watched:
-        airflow = watched.airflow
-        airflow.migrate()
-        airflow.run_as("dags-reserialize", "airflow", "dags", "reserialize")
-        airflow.run_as("dags-test", "airflow", "dags", "test", "plain")
-        watched.commands.append("dags-test")
-        found = watched.compare()
-        told = messages_of(kafka.bootstrap_servers, TOPIC)
-        # A task without a run: Airflow makes a run for it that nobody else sees, and rolls it back.
-        airflow.run_as("tasks-test", "airflow", "tasks", "test", "plain", "work")
-        after = messages_of(kafka.bootstrap_servers, TOPIC)
-    note_fault("airflow dags test, airflow tasks test, without a scheduler", 1, remark=found.summary())
-    assert (found.unexplained, found.phantoms) == ([], []), found.details()
-    assert Counter(message["event_type"] for message in told) == {
-        "task.started": 1,
-        "task.completed": 1,
-        "workflow.completed": 1,
-    }
-    assert [message["event_type"] for message in after[len(told) :]] == []
-
-
 def test_airflow_standalone_tells_what_it_did(
     tmp_path: Path, packages: Path, postgresql: PostgreSQL, kafka: KafkaCluster, note_fault: NoteFault
 ) -> None:
-    bundles: list[dict[str, object]] = [
-        {
-            "name": "local",
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(_DAGS)},
-        }
-    ]
-    with deployment(tmp_path, packages, postgresql, kafka, bundles) as watched:
+    bundles = [local_bundle(_DAGS)]
+    with bundled_deployment(tmp_path, packages, postgresql, kafka, bundles) as watched:
         airflow = watched.airflow
         airflow.migrate()
         airflow.start_part(

@@ -24,7 +24,7 @@ pytestmark = [
 def test_events_on_the_hosts_of_celery_workers_outlast_an_outage_and_a_warm_shutdown(
     tmp_path: Path, packages: Path, postgresql: PostgreSQL, kafka: KafkaCluster, note_fault: NoteFault
 ) -> None:
-    with celery_workers(tmp_path / "airflow", packages, postgresql, kafka, None) as watched:
+    with celery_workers(tmp_path, packages, postgresql, kafka, None) as watched:
         airflow = watched.airflow
         trigger_all(airflow, ["plain", "skipping"])
         watched.await_quiet()

@@ -37,7 +37,7 @@ def test_events_outlast_workers_that_are_killed_in_mid_task_and_children_that_ar
 ) -> None:
     url = None if outbox == "file" else postgresql.new_database()
     options = {"extra_celery_config": json.dumps({"worker_max_tasks_per_child": 3})}
-    with celery_workers(tmp_path / "airflow", packages, postgresql, kafka, url, **options) as watched:
+    with celery_workers(tmp_path, packages, postgresql, kafka, url, **options) as watched:
         airflow = watched.airflow
         for number in range(_ROUNDS):
             trigger_all(airflow, _ALL)

@@ -14,15 +14,8 @@ from tests.brokers.jvm import KafkaCluster
 from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault
 from tests.faults.deployments import operations
-from tests.faults.deployments.production import (
-    SOON_NOTICED,
-    START_SECONDS,
-    Production,
-    Watched,
-    production_options,
-    trigger_all,
-)
-from tests.faults.deployments.sources import AirflowDatabase
+from tests.faults.deployments.production import SOON_NOTICED, START_SECONDS, trigger_all
+from tests.faults.deployments.watched import Watched, watched_deployment
 from tests.waiting import await_condition
 
 pytestmark = [
@@ -66,24 +59,21 @@ def two_schedulers(
     tmp_path: Path, packages: Path, postgresql: PostgreSQL, kafka: KafkaCluster, config: Mapping[str, str]
 ) -> Iterator[Watched]:
     """Everything on one host, with one outbox in a file."""
-    database_url = postgresql.new_database()
-    home, dags = tmp_path / "airflow", tmp_path / "dags"
-    home.mkdir()
+    dags = tmp_path / "dags"
     shutil.copytree(_DAGS, dags)
-    config = {"dag_processor.min_file_process_interval": "10", "core.parallelism": "8", **config}
-    options = production_options(
-        database_url, kafka.bootstrap_servers, executor="LocalExecutor", config=config
-    )
-    database = AirflowDatabase(database_url)
-
-    def on_database(airflow: Production) -> None:
-        database.watch()
-        airflow.start_component("scheduler-2")
-
-    with Production(home, dags, packages=packages, on_database=on_database, **options) as airflow:
-        airflow.start(START_SECONDS)
-        airflow.await_dags({*_ALL, *_OTHERS}, START_SECONDS)
-        yield Watched(airflow, database, kafka.bootstrap_servers)
+    with watched_deployment(
+        tmp_path,
+        packages,
+        postgresql,
+        kafka,
+        dags=dags,
+        executor="LocalExecutor",
+        config={"dag_processor.min_file_process_interval": "10", "core.parallelism": "8", **config},
+        on_database=lambda airflow: airflow.start_component("scheduler-2"),
+    ) as watched:
+        watched.airflow.start(START_SECONDS)
+        watched.airflow.await_dags({*_ALL, *_OTHERS}, START_SECONDS)
+        yield watched
 
 
 def test_two_schedulers_tell_what_they_did_and_what_was_done_by_hand(

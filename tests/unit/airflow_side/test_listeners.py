@@ -321,6 +321,36 @@ def test_a_job_that_starts_has_a_relay_and_one_that_stops_has_delivered(
     assert outbox.relays(60) == []
 
 
+def waiting_after_the_end(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What a process without a scheduler's job says as it ends."""
+    caplog.clear()
+    listeners.on_dag_run_success(run_of_context(), "success")
+    listeners._stop_relay()
+    return [message for message in caplog.messages if "wait in the outbox" in message]
+
+
+def test_a_command_that_ends_says_what_nobody_delivers(
+    connections: Connections,
+    outbox: Outbox,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listeners, "_in_job", False)
+    connections.add(extra={"bootstrap.servers": "127.0.0.1:9"})
+    [said] = waiting_after_the_end(caplog)
+    assert said.startswith(f"1 event(s) wait in the outbox {outbox.database.place}, and no relay is at work")
+    outbox.beat("a scheduler's", "host", 1)
+    assert waiting_after_the_end(caplog) == []
+
+
+def test_a_command_that_ends_with_everything_delivered_says_nothing(
+    connection: str, outbox: Outbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "_in_job", False)
+    assert waiting_after_the_end(caplog) == []
+    assert outbox.totals().pending == 0
+
+
 def test_threads_whose_first_events_come_at_once_share_one_relay_which_is_stopped(
     connection: str, outbox: Outbox, published: Published
 ) -> None:
