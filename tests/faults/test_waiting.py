@@ -18,6 +18,7 @@ import tests.airflow_home
 from airflow_workflow_events import DeliveryReport, EmbeddedBroker, WorkflowEvent, WorkflowEventProducer
 from airflow_workflow_events.events import DEFAULT_TOPIC
 from airflow_workflow_events.triggers import WorkflowEventTrigger
+from demo.deployment import DeploymentError
 from tests.airflow_e2e.watchers import asset_events, position_of, select, watching_triggers
 from tests.events import make_event
 from tests.faults.conftest import NoteFault, Scale
@@ -36,6 +37,7 @@ _SECONDS = 180
 # A thousand tasks have to be started, on a machine that has other things to do.
 _MANY_SECONDS = 900
 _SENSORS = 4
+_COMPLAINTS = 20
 # How long a triggerer is taken to be alive after it was killed, in seconds.
 _ALIVE_SECONDS = 6
 # Every client of librdkafka has one thread of this name.
@@ -200,9 +202,27 @@ class Waiting:
         return Counter(state for (state,) in select(self.airflow, query, dag_id, run_id))
 
     def await_states(self, dag_id: str, run_id: str, states: dict[str, int], seconds: int = _SECONDS) -> None:
-        self.airflow.await_condition(
-            lambda: self.states(dag_id, run_id) == states, seconds, f"the sensors of {run_id} to be {states}"
-        )
+        def are_reached() -> bool:
+            found = self.states(dag_id, run_id)
+            assert not found["failed"] or "failed" in states, f"{run_id} has {found}{self.complaints()}"
+            return found == states
+
+        try:
+            self.airflow.await_condition(are_reached, seconds, f"the sensors of {run_id} to be {states}")
+        except DeploymentError as error:
+            raise AssertionError(
+                f"{error}; they are {self.states(dag_id, run_id)}{self.complaints()}"
+            ) from None
+
+    def complaints(self) -> str:
+        """The last warnings and errors of the scheduler and the triggerer, for whoever asks why."""
+        lines = [
+            f"\n{part}: {line}"
+            for part in ("scheduler", self.name)
+            for line in self.airflow.log(part).splitlines()
+            if any(level in line for level in ("[warning", "[error", "[critical"))
+        ]
+        return "".join(lines[-_COMPLAINTS:])
 
     def await_success(self, run_id: str) -> None:
         self.await_states("sensors", run_id, {"success": _SENSORS})
