@@ -139,6 +139,9 @@ class Watcher:
         self._committed: dict[tuple[str, int], int] = {}
         self._committing = asyncio.Lock()
         self._refresh_at = 0.0
+        self._retrying: asyncio.Task[None] | None = None
+        self._is_left = False
+        self._told: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         committed = await self._find_position()
@@ -153,6 +156,9 @@ class Watcher:
     ) -> None:
         if self._stream is not None:
             await self._stream.__aexit__(kind, error, trace)
+        self._is_left = True
+        if self._retrying is not None:
+            self._retrying.cancel()
         if self._uncommitted:
             await self._commit({})
         await self._keeper.forget(self._group_id)
@@ -182,16 +188,20 @@ class Watcher:
 
     async def _find_position(self) -> Positions | None:
         """Return what is committed; ``None`` if nothing is. Sits an outage of the brokers out."""
-        told: dict[str, float] = {}
         while True:
             try:
                 return await self._keeper.find(self._group_id, self._topic)
             except KafkaError as error:
-                kind = kind_of(str(error))
-                if monotonic() >= told.get(kind, 0.0):
-                    told = {kind: monotonic() + _TELL_AGAIN_SECONDS}
-                    log.error("the position of %s cannot be read, trying again: %s", self._group_id, error)
+                self._tell(logging.ERROR, "cannot be read, trying again", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _tell(self, level: int, what: str, error: Exception) -> None:
+        """Log what is wrong with the position, but the same once a minute."""
+        text = f"the position of {self._group_id} {what}: {error}"
+        kind = kind_of(text)
+        if monotonic() >= self._told.get(kind, 0.0):
+            self._told = {kind: monotonic() + _TELL_AGAIN_SECONDS}
+            log.log(level, "%s", text)
 
     async def _advance(self, positions: Positions) -> None:
         """Commit how far everything was handed over, but for what is outstanding."""
@@ -222,14 +232,22 @@ class Watcher:
                 try:
                     await self._keeper.commit(self._group_id, wanted)
                 except Exception as error:  # noqa: BLE001 - nor may Airflow's answer about the connection matter
-                    # Committed with the next position. Until then a restart would repeat events, miss none.
-                    log.warning("the position of %s was not committed: %s", self._group_id, error)
+                    # Until it is made up for, a restart would repeat events, and miss none.
+                    self._tell(logging.WARNING, "was not committed", error)
+                    if not self._is_left and (self._retrying is None or self._retrying.done()):
+                        self._retrying = asyncio.create_task(self._retry())
                     return
                 self._committed.update(wanted)
                 self._refresh_at = monotonic() + _REFRESH_SECONDS
             self._uncommitted = {
                 place: at for place, at in self._uncommitted.items() if self._committed.get(place) != at
             }
+
+    async def _retry(self) -> None:
+        """Commit what is owed, as the next event or word of progress may be far away."""
+        while self._uncommitted:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            await self._commit({})
 
 
 class WatcherStream(SharedStreamProducer):

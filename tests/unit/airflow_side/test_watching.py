@@ -294,13 +294,15 @@ async def test_a_position_that_does_not_change_is_committed_again_every_hour(
     assert commits == [PARTITIONS, PARTITIONS]
 
 
-async def test_a_commit_that_fails_is_made_up_for_by_the_next(
+async def test_a_commit_that_fails_is_made_up_for_without_another_event(
     own_broker: EmbeddedBroker, group_id: str, monkeypatch: pytest.MonkeyPatch, log_of: Callable[[str], str]
 ) -> None:
     position = Position(group_id, embedded(own_broker), "events")
     publish(embedded(own_broker), "events", range(2), workflow_run_id="one")
     async with watching_for(group_id) as watcher:
         first, second = await watcher.take(2)
+        monkeypatch.setattr(hub_module, "_PROGRESS_SECONDS", 1e9)
+        monkeypatch.setattr(watching, "_PAUSE_SECONDS", 0.1)
         own_broker.take_down()
         with monkeypatch.context() as impatient:
             impatient.setattr(group_offsets, "_ANSWER_SECONDS", 0.5)
@@ -348,6 +350,7 @@ async def test_leaving_commits_what_is_owed(
     async with watching_for(group_id) as watcher:
         [received] = await watcher.take(1)
         monkeypatch.setattr(hub_module, "_PROGRESS_SECONDS", 1e9)
+        monkeypatch.setattr(watching, "_PAUSE_SECONDS", 1e9)
         await watcher.rounds_more(1)
         fails[0] = True
         await watcher.settle(received)
