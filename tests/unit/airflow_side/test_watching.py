@@ -294,14 +294,13 @@ async def test_a_position_that_does_not_change_is_committed_again_every_hour(
     assert commits == [PARTITIONS, PARTITIONS]
 
 
-async def test_a_commit_that_fails_is_made_up_for_without_another_event(
+async def test_a_commit_that_fails_in_an_outage_is_made_up_for_after_it(
     own_broker: EmbeddedBroker, group_id: str, monkeypatch: pytest.MonkeyPatch, log_of: Callable[[str], str]
 ) -> None:
     position = Position(group_id, embedded(own_broker), "events")
     publish(embedded(own_broker), "events", range(2), workflow_run_id="one")
     async with watching_for(group_id) as watcher:
         first, second = await watcher.take(2)
-        monkeypatch.setattr(hub_module, "_PROGRESS_SECONDS", 1e9)
         monkeypatch.setattr(watching, "_PAUSE_SECONDS", 0.1)
         own_broker.take_down()
         with monkeypatch.context() as impatient:
@@ -331,30 +330,59 @@ async def test_an_outage_when_it_starts_is_sat_out(
     await bringing
 
 
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether commits are refused, in its only item."""
+    commit, refuses = PositionKeeper.commit, [False]
+
+    async def commit_or_refuse(
+        self: PositionKeeper, group: str, positions: Mapping[tuple[str, int], int]
+    ) -> None:
+        if refuses[0]:
+            raise KafkaTimeoutError("no answer")
+        await commit(self, group, positions)
+
+    monkeypatch.setattr(PositionKeeper, "commit", commit_or_refuse)
+    return refuses
+
+
+async def _settle_in_vain(watcher: Watching, refusing: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the commit of an event refused, with neither an event nor word of progress to come after it."""
+    [received] = await watcher.take(1)
+    monkeypatch.setattr(hub_module, "_PROGRESS_SECONDS", 1e9)
+    await watcher.rounds_more(1)
+    refusing[0] = True
+    await watcher.settle(received)
+    refusing[0] = False
+
+
+async def test_a_commit_that_failed_is_tried_again_without_another_event(
+    position: Position,
+    group_id: str,
+    embedded_broker: Broker,
+    event_topic: str,
+    refusing: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(embedded_broker, event_topic, [0])
+    async with watching_for(group_id) as watcher:
+        monkeypatch.setattr(watching, "_PAUSE_SECONDS", 0.1)
+        await _settle_in_vain(watcher, refusing, monkeypatch)
+        await until(lambda: position.sum == 1, "the commit that was owed")
+
+
 async def test_leaving_commits_what_is_owed(
     position: Position,
     group_id: str,
     embedded_broker: Broker,
     event_topic: str,
+    refusing: list[bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    commit, fails = PositionKeeper.commit, [False]
-
-    async def failing(self: PositionKeeper, group: str, positions: Mapping[tuple[str, int], int]) -> None:
-        if fails[0]:
-            raise KafkaTimeoutError("no answer")
-        await commit(self, group, positions)
-
-    monkeypatch.setattr(PositionKeeper, "commit", failing)
     publish(embedded_broker, event_topic, [0])
     async with watching_for(group_id) as watcher:
-        [received] = await watcher.take(1)
-        monkeypatch.setattr(hub_module, "_PROGRESS_SECONDS", 1e9)
         monkeypatch.setattr(watching, "_PAUSE_SECONDS", 1e9)
-        await watcher.rounds_more(1)
-        fails[0] = True
-        await watcher.settle(received)
-        fails[0] = False
+        await _settle_in_vain(watcher, refusing, monkeypatch)
         assert await asyncio.to_thread(lambda: position.sum) == 0
 
     assert await asyncio.to_thread(lambda: position.sum) == 1
