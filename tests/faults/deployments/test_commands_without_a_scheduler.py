@@ -31,7 +31,6 @@ def test_what_a_command_leaves_during_an_outage_it_names_and_the_next_one_delive
     with bundled_deployment(tmp_path, packages, postgresql, kafka, bundles) as watched:
         airflow = watched.airflow
         airflow.migrate()
-        airflow.run_as("dags-reserialize", "airflow", "dags", "reserialize")
         kafka.kill(1)
         said = airflow.run_as("dags-test-1", "airflow", "dags", "test", "plain")
         assert "3 event(s) wait in the outbox" in said
