@@ -23,6 +23,8 @@ _TASK_TYPES = {
 }
 _WITHOUT_A_TYPE = {"upstream_failed", "removed", "restarting"}
 _IN_A_PROCESS = {"running", "deferred", "up_for_reschedule"}
+# What is made anew when a scheduler does again what another did not commit.
+_TIMES_OF_RUN = {"started_at", "ended_at", "duration_seconds"}
 # A process that is killed so soon after Airflow has stored what it said can say no more of it.
 _SOON = timedelta(seconds=10)
 # A task has its process's times, the row those of the API server, which may be busy or away for a while.
@@ -42,7 +44,7 @@ REFUSED = (
     "a try that was reset, cleared or marked meanwhile: its process told its own end, and Airflow refused it"
 )
 TOLD_TWICE = "marked by hand while it ran: its process told its own end as well"
-ROLLED_BACK = "a start that a killed scheduler did not commit"
+ROLLED_BACK = "a change of a run that a killed scheduler did not commit"
 NO_START_HOOK = "`airflow dags test` has no hook for a start"
 MARKED_AGAIN = "a run marked once more: Airflow keeps its end, and so does the event"
 TOLD_BY_BOTH = (
@@ -217,6 +219,12 @@ def _deduplicated(
             other = sorted(name for name in first.keys() | data.keys() if first.get(name) != data.get(name))
             if other and causes.is_told_by_both(key):
                 found.told_by_both[TOLD_BY_BOTH] += 1
+            elif other and causes.may_be_rolled_back(key, other):
+                found.untrue[ROLLED_BACK] += 1
+                # The later one counts: it is this that is compared with what was stored.
+                events[key] = [one for one in events[key] if one.event_id != event_id]
+                events[key].append(Event(key, event_id, data))
+                contents[event_id] = data
             elif other:
                 found.contradicting.append(f"{message['event_type']} {event_id}: {', '.join(other)}")
             continue
@@ -344,6 +352,10 @@ class _Causes:
             for row in self._next[key.dag_id, key.run_id, key.task_id, key.map_index]
             if key.task_id is not None
         )
+
+    def may_be_rolled_back(self, key: Key, differing: Collection[str]) -> bool:
+        """Whether a run's event may be told again because a killed scheduler did not commit the first."""
+        return key.task_id is None and bool(self._kills) and set(differing) <= _TIMES_OF_RUN
 
     def of_phantom(self, event: Event) -> str | None:
         """Why there is an event of what Airflow has not stored, or ``None`` where nothing explains it."""

@@ -138,6 +138,17 @@ def test_repetitions_and_contradictions_under_one_id_are_counted() -> None:
     assert found.contradicting == ["workflow.completed one: run_type"]
 
 
+def test_of_a_start_that_a_killed_scheduler_did_not_commit_the_one_that_was_stored_is_compared() -> None:
+    row = run("running", "queued", started_at=at(2))
+    events = [
+        message("workflow.started", "running", "one", started_at=at(moment).isoformat()) for moment in (1, 2)
+    ]
+    found = compare([row], events, kills=[at(1)])
+    assert (found.untrue, found.differing, found.contradicting) == ({comparison.ROLLED_BACK: 1}, [], [])
+    assert compare([row], events).contradicting == ["workflow.started one: started_at"]
+    assert len(compare([row], events[::-1], kills=[at(1)]).differing) == 1
+
+
 def test_an_end_that_a_process_told_and_the_scheduler_stored_later_is_told_by_both() -> None:
     by_scheduler = transition(state="failed", previous="running", made_by="scheduler-2", ended_at=at(60))
     events = [
