@@ -151,7 +151,8 @@ class DeadLetterTopic:
         is_stopped: Callable[[], bool],
     ) -> KafkaError | None:
         if self._producer is None:
-            self._producer = confluent_kafka.Producer(self._config, logger=CLIENT_LOG)
+            with forks.critical_section():  # librdkafka and SSL set up what all clients share
+                self._producer = confluent_kafka.Producer(self._config, logger=CLIENT_LOG)
         reports: list[confluent_kafka.KafkaError | None] = []
         try:
             self._producer.produce(

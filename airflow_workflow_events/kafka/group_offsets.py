@@ -96,7 +96,9 @@ class GroupOffsets:
             is_too_many = len(self._clients) >= _MAX_CLIENTS and group_id not in self._clients
             if other != group_id and (is_too_many or client.used_at < monotonic() - _MAX_IDLE_SECONDS):
                 self.forget(other)
-        found = self._clients.pop(group_id, None) or _Client(self._get_config(), group_id)
+        found = self._clients.pop(group_id, None)
+        if found is None or found.is_of_parent:
+            found = _Client(self._get_config(), group_id)
         self._clients[group_id] = found
         found.used_at = monotonic()
         return found
@@ -108,24 +110,26 @@ class _Client:
     def __init__(self, config: Mapping[str, Any], group_id: str) -> None:
         check_group_id(group_id)
         self.used_at = monotonic()
+        self.is_of_parent: bool = False
         self._config = connection_options(config)
         self._connection = Connection({**self._config, "group.id": group_id})
         self._answers: list[tuple[Code | None, list[TopicPartition]]] = []
         answers, note = self._answers, self._connection.note
         with_token = with_first_token(self._config, _ANSWER_SECONDS, self._connection.note_token_failure)
         try:
-            self._consumer = confluent_kafka.Consumer(
-                {
-                    **IDLE_OPTIONS,
-                    **with_token,
-                    "group.id": group_id,
-                    "session.timeout.ms": int(_COORDINATOR_SECONDS * 1000),
-                    "enable.auto.commit": False,
-                    "error_cb": note,
-                    "on_commit": lambda error, partitions: answers.append((error, partitions)),
-                },
-                logger=self._connection.log,
-            )
+            with forks.critical_section():  # librdkafka and SSL set up what all clients share
+                self._consumer = confluent_kafka.Consumer(
+                    {
+                        **IDLE_OPTIONS,
+                        **with_token,
+                        "group.id": group_id,
+                        "session.timeout.ms": int(_COORDINATOR_SECONDS * 1000),
+                        "enable.auto.commit": False,
+                        "error_cb": note,
+                        "on_commit": lambda error, partitions: answers.append((error, partitions)),
+                    },
+                    logger=self._connection.log,
+                )
         except (KafkaException, ValueError, TypeError) as error:
             raise refused_configuration(error, config) from None
         _open_clients.add(self)
@@ -187,12 +191,15 @@ class _Client:
         self._check(partitions, began)
 
     def close(self) -> None:
+        if self.is_of_parent:
+            return
         # It may wait for a broker that is away.
         threading.Thread(target=self._consumer.close, name="workflow-events-closing", daemon=True).start()
         _open_clients.discard(self)
 
     def leave_to_parent(self) -> None:
         """In the child of a fork: never destroy it, which would wait for threads that do not exist here."""
+        self.is_of_parent = True
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._consumer))
 
     def _check(self, partitions: list[TopicPartition], began: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import confluent_kafka
 
+from airflow_workflow_events import forks
 from airflow_workflow_events.errors import KafkaAuthorizationError, KafkaConnectionError, KafkaError
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import check_topic
@@ -73,9 +74,10 @@ def connection_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_exists(connection: Mapping[str, Any], topic: str, timeout_seconds: float) -> None:
     # A producer's metadata request for a topic makes the broker create it; a consumer's does not.
-    consumer = confluent_kafka.Consumer(
-        {**connection, "group.id": "airflow-workflow-events.check"}, logger=CLIENT_LOG
-    )
+    with forks.critical_section():  # librdkafka and SSL set up what all clients share
+        consumer = confluent_kafka.Consumer(
+            {**connection, "group.id": "airflow-workflow-events.check"}, logger=CLIENT_LOG
+        )
     try:
         found = consumer.list_topics(topic, timeout=timeout_seconds).topics[topic]
     finally:
@@ -102,7 +104,8 @@ def _check_permitted(connection: Mapping[str, Any], topic: str, timeout_seconds:
     # Slow to import, and needed by the connection test alone.
     from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
-    client = AdminClient(dict(connection), logger=CLIENT_LOG)
+    with forks.critical_section():
+        client = AdminClient(dict(connection), logger=CLIENT_LOG)
     answer = client.describe_topics(
         confluent_kafka.TopicCollection([topic]),
         include_authorized_operations=True,
@@ -140,10 +143,11 @@ def _check_idempotent(connection: Mapping[str, Any], timeout_seconds: float) -> 
     def note(statistics: str) -> None:
         states.append(json.loads(statistics).get("eos", {}).get("idemp_state", ""))
 
-    producer = confluent_kafka.Producer(
-        {**connection, "enable.idempotence": True, "statistics.interval.ms": _LOOK_MS, "stats_cb": note},
-        logger=CLIENT_LOG,
-    )
+    with forks.critical_section():
+        producer = confluent_kafka.Producer(
+            {**connection, "enable.idempotence": True, "statistics.interval.ms": _LOOK_MS, "stats_cb": note},
+            logger=CLIENT_LOG,
+        )
     deadline = monotonic() + timeout_seconds
     try:
         while monotonic() < deadline and states[-1:] != ["Assigned"]:
