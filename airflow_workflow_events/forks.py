@@ -218,8 +218,11 @@ def _run(callbacks: list[Callable[[], object]]) -> None:
             callback()
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
-    if errors:
-        raise errors[0]
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        del errors  # a cycle through the traceback would keep alive what the callers' variables hold
 
 
 _forks = _Forks()

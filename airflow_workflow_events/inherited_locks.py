@@ -89,6 +89,9 @@ def note_held_by(thread_ids: Iterable[int]) -> None:
     _cached_properties.clear()
     _imports.clear()
     frames = sys._current_frames()  # noqa: SLF001 - there is no public name
+    # This function's own frame would be a cycle, and keep alive what its callers' variables hold: Airflow's
+    # supervisor forgets its task's end of a socket that way, and waits for it to be closed.
+    frames.pop(threading.get_ident(), None)
     for thread_id in thread_ids:
         frame = frames.get(thread_id)
         while frame is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -151,6 +153,37 @@ def test_a_child_imports_what_a_thread_of_its_parent_was_importing(
     release.set()
     thread.join(_PATIENCE_SECONDS)
     assert read()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("handler_fails", [False, True])
+def test_a_fork_keeps_nothing_alive_of_what_its_callers_hold(
+    handler_fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's supervisor holds its task's end of a socket, and waits until all of those are closed."""
+    handlers = [_fail] if handler_fails else []
+    monkeypatch.setattr(forks._forks, "_after_in_parent", handlers)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _found: None)
+    gc.collect()
+    gc.disable()
+    try:
+        assert _fork_holding_something()() is None
+    finally:
+        gc.enable()
+
+
+class _Held:
+    pass
+
+
+def _fork_holding_something() -> weakref.ref[_Held]:
+    held = _Held()
+    assert ends_in_child(lambda: None)
+    return weakref.ref(held)
+
+
+def _fail() -> None:
+    raise RuntimeError("a handler fails")
 
 
 def test_what_a_process_has_once_is_made_once_by_threads_that_ask_at_the_same_time() -> None:
