@@ -42,7 +42,7 @@ _CONSUMER_PREFIXES = (
     "max.poll.interval.ms",
     "partition.assignment.strategy",
 )
-_LOOKED_UP = frozenset({"connection", "fields", "topic", "environment"})
+_LOOKED_UP = frozenset({"_looked_up", "topic", "environment", "get_conn"})
 _CLIENT_ID = "airflow-workflow-events"
 _DEFAULT_PORT = 9092
 _HAS_PORT = re.compile(r"^(?:[^:]+|\[[^\]]+\]):\d+$")
@@ -81,13 +81,17 @@ class WorkflowEventHook(KafkaBaseHook):
         """Return how the form shows the standard fields, for Airflows that do not read provider info."""
         return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
 
-    @unlocked_cached_property
+    @property
     def connection(self) -> Connection:
         """The Airflow connection, looked up once."""
-        with critical_section():  # a secrets backend may take any lock
-            return self.get_connection(self.workflow_events_conn_id)
+        return self._looked_up.connection
 
     @unlocked_cached_property
+    def _looked_up(self) -> _LookedUp:
+        with critical_section():  # a secrets backend may take any lock
+            return _LookedUp(self.get_connection(self.workflow_events_conn_id))
+
+    @property
     def fields(self) -> dict[str, Any]:
         """The connection's fields that are not librdkafka's, blank ones left out."""
         extra = _extra(self.connection)
@@ -230,6 +234,18 @@ class WorkflowEventHook(KafkaBaseHook):
                 return _Completion(checked(options)).completed()
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error}") from None
+
+
+class _LookedUp:
+    """Keeps a connection out of ``vars()`` of the hook, which debuggers, serializers and some logs show."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def __repr__(self) -> str:
+        return "<a connection>"
 
 
 class _Completion(KafkaBaseHook):

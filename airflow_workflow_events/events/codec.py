@@ -122,12 +122,31 @@ def decode(
     Raises:
         EventDecodeError: the message is no workflow event; the text says why, without quoting values.
     """
+    return _decode(value, headers, was_tried=False)
+
+
+def decode_further(
+    value: bytes | str | None,
+    headers: Iterable[tuple[str, str | bytes | None]] | Mapping[str, str | bytes | None] | None,
+) -> WorkflowEvent:
+    """Do what :func:`decode` does, for a value that ``read_at_once`` did not take as it stands."""
+    return _decode(value, headers, was_tried=True)
+
+
+def _decode(
+    value: bytes | str | None,
+    headers: Iterable[tuple[str, str | bytes | None]] | Mapping[str, str | bytes | None] | None,
+    *,
+    was_tried: bool,
+) -> WorkflowEvent:
     if value is None:
         raise EventDecodeError("the message has no value (a tombstone): there is no event in it")
     if type(value) is bytes and value.startswith(MAGIC_BYTE):
-        value = strip_confluent_frame(value)
+        value, was_tried = strip_confluent_frame(value), False
     structured = _is_structured(headers)
-    event = read_at_once(value, structured=structured) if type(value) is bytes else None
+    event = None
+    if type(value) is bytes and (structured or not was_tried):
+        event = read_at_once(value, structured=structured)
     return _read_step_by_step(value, structured) if event is None else event
 
 

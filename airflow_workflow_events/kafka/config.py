@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.errors import ConfigurationError, printable
 
 #: librdkafka takes several names for one option; comparing and overriding needs one of them.
 #: Source: librdkafka's CONFIGURATION.md, the rows marked "Alias for".
@@ -132,9 +132,8 @@ def without_secrets(text: str, config: Mapping[str, Any]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` as one line of bounded length without control characters: others have written it."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_TEXT]).split())
-    return line if len(line) <= _MAX_TEXT else f"{line[:_MAX_TEXT]}..."
+    """Return ``text`` as one line of bounded length that shows itself as it is: others have written it."""
+    return printable(" ".join(text[: 2 * _MAX_TEXT].split()), _MAX_TEXT)
 
 
 def own_options(config: object) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from airflow_workflow_events.kafka import cooperation
 from airflow_workflow_events.kafka.client_log import CLIENT_LOG
 from airflow_workflow_events.kafka.config import IDLE_OPTIONS, check_topic, without_secrets
 from airflow_workflow_events.kafka.message_headers import drop_unreadable
+from airflow_workflow_events.kafka.oauth import TOKEN_SECONDS, with_first_token
 from airflow_workflow_events.kafka.reports import translate
 from airflow_workflow_events.kafka.topics import connection_options
 
@@ -151,8 +152,12 @@ class DeadLetterTopic:
         is_stopped: Callable[[], bool],
     ) -> KafkaError | None:
         if self._producer is None:
+            try:
+                config = with_first_token(self._config, TOKEN_SECONDS, _note_token_failure)
+            except KafkaError as error:
+                return error
             with forks.critical_section():  # librdkafka and SSL set up what all clients share
-                self._producer = confluent_kafka.Producer(self._config, logger=CLIENT_LOG)
+                self._producer = confluent_kafka.Producer(config, logger=CLIENT_LOG)
         reports: list[confluent_kafka.KafkaError | None] = []
         try:
             self._producer.produce(
@@ -207,6 +212,10 @@ class DeadLetterTopic:
         # A message that is replayed from here and fails again has the latest reason only.
         kept = [(name, value) for name, value in own if name not in {*reason, TRUNCATED_HEADER}]
         return kept, [(name, text.encode("utf-8", "replace")) for name, text in reason.items()]
+
+
+def _note_token_failure(reason: str) -> None:
+    log.warning("oauth_cb gave no new token, and is asked again: %s", reason)
 
 
 _used: weakref.WeakSet[DeadLetterTopic] = weakref.WeakSet()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import Message
 
 from airflow_workflow_events.errors import EventDecodeError
-from airflow_workflow_events.events.codec import decode
+from airflow_workflow_events.events.codec import decode, decode_further
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.events.parsing import read_at_once
@@ -272,8 +272,11 @@ class Intake:
             )
         # An envelope is never taken for an event, so the headers, which cost as much as a tenth of all this,
         # are asked only where the value alone does not do.
-        event = read_at_once(value) if type(value) is bytes else None
-        if event is None:
+        if type(value) is bytes:
+            event = read_at_once(value)
+            if event is None:
+                event = decode_further(value, headers_of(message))
+        else:
             event = decode(value, headers_of(message))
         return event if self._matches is None or self._matches(event) else None
 

@@ -20,6 +20,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE_CHARACTERS = 4_000
 _MAX_TRACE_CHARACTERS = 16_000
+_SHORTENED = " ...[shortened]... "
+_SEAM = " ...[shortened before masking]... "
 #: How long Airflow's answer about failed tasks is waited for, unless the caller has another bound.
 QUESTION_SECONDS = 2.0
 _FAILED = frozenset({"failed", "upstream_failed"})
@@ -137,8 +139,8 @@ def with_capped_error(event: WorkflowEvent) -> WorkflowEvent:
         return event
     capped = {
         **error,
-        "message": _capped(error.get("message"), _MAX_MESSAGE_CHARACTERS),
-        "stack_trace": _capped(error.get("stack_trace"), _MAX_TRACE_CHARACTERS),
+        "message": _without_seam(error.get("message"), _MAX_MESSAGE_CHARACTERS),
+        "stack_trace": _without_seam(error.get("stack_trace"), _MAX_TRACE_CHARACTERS),
     }
     if capped == error:
         return event
@@ -147,15 +149,26 @@ def with_capped_error(event: WorkflowEvent) -> WorkflowEvent:
 
 
 def _text(message: object, characters: int) -> str | None:
-    # The cut lies well inside what the later one leaves out.
-    return _capped(text_or_none(message), 4 * characters)
+    # The cut lies well inside what the later one leaves out, which takes out so much at each side of it.
+    return _capped(text_or_none(message), 4 * characters, _SEAM)
 
 
-def _capped(message: str | None, characters: int) -> str | None:
+def _capped(message: str | None, characters: int, mark: str = _SHORTENED) -> str | None:
     if message is None or len(message) <= characters:
         return message
     head = characters // 3
-    return f"{message[:head]} ...[shortened]... {message[head - characters :]}"
+    return f"{message[:head]}{mark}{message[head - characters :]}"
+
+
+def _without_seam(message: str | None, characters: int) -> str | None:
+    """Shorten a masked text, without what lies beside the cut that was made before masking.
+
+    Masking does not recognise half of a secret there, and where it made the rest shorter that would show.
+    """
+    before, seam, after = (message or "").partition(_SEAM)
+    if not seam:
+        return _capped(message, characters)
+    return _capped(f"{before[:-characters]}{_SHORTENED}{after.rpartition(_SEAM)[2][characters:]}", characters)
 
 
 def allowed_conf(conf: object, keys: frozenset[str]) -> dict[str, Any] | None:

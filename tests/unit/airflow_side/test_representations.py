@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 from airflow_workflow_events.callbacks import workflow_event_callback
@@ -30,6 +31,24 @@ def test_a_pickled_hook_has_nothing_of_its_connection_and_looks_it_up_again(conn
     assert b"sesame" not in dumped
     again = pickle.loads(dumped)
     assert (again.topic, again.connection.password) == ("a", "sesame-open")
+
+
+def test_a_debugger_that_lists_a_hooks_attributes_shows_nothing_of_its_connection(
+    connections: Connections,
+) -> None:
+    hook = WorkflowEventHook(
+        connections.add(
+            host="kafka",
+            password="sesame-open",
+            extra={"topic": "a", "config": {"sasl.password": "sesame-shut"}},
+        )
+    )
+    assert hook.topic == "a"
+    assert hook.fields["config"] == {"sasl.password": "sesame-shut"}
+    assert hook.connection is hook.connection
+
+    shown = json.dumps(vars(hook), default=lambda thing: getattr(thing, "__dict__", repr(thing)))
+    assert "sesame" not in f"{shown} {vars(hook)} {hook!r}"
 
 
 def test_a_login_in_the_registrys_address_is_not_in_the_address_that_is_asked() -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from airflow_workflow_events import CloudEventsMode
 from airflow_workflow_events.errors import EventDecodeError, EventSerializationError, EventTooLargeError
-from airflow_workflow_events.events import MAX_EVENT_BYTES, WorkflowEventPayload, decode, encode, to_json
+from airflow_workflow_events.events import (
+    MAX_EVENT_BYTES,
+    WorkflowEventPayload,
+    codec,
+    decode,
+    encode,
+    to_json,
+)
 from tests.events import make_event
 
 MODES = tuple(CloudEventsMode)
@@ -417,3 +424,19 @@ def test_a_plain_event_is_read_although_its_header_promises_an_envelope(owner: s
     event = decode(value, [("content-type", b"application/cloudevents+json")])
 
     assert event.metadata.environment == "prod"
+
+
+def test_a_value_that_was_read_once_in_vain_is_not_read_so_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[bytes, bool]] = []
+
+    def read(value: bytes, *, structured: bool = False) -> None:
+        tried.append((value, structured))
+
+    monkeypatch.setattr(codec, "read_at_once", read)
+    value = b'{"no": "event"}'
+
+    structured: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
+    for headers in ([], structured):
+        with pytest.raises(EventDecodeError):
+            codec.decode_further(value, headers)
+    assert tried == [(value, True)]

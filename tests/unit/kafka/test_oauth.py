@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka import Message
 
 from airflow_workflow_events import (
     AsyncWorkflowEventProducer,
@@ -17,6 +18,7 @@ from airflow_workflow_events import (
     WorkflowEventProducer,
 )
 from airflow_workflow_events.errors import KafkaAuthenticationError
+from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
 from airflow_workflow_events.kafka.oauth import with_first_token
 from tests.events import make_event
 
@@ -106,3 +108,22 @@ async def test_the_event_loop_goes_on_while_a_token_is_waited_for() -> None:
     with pytest.raises(KafkaAuthenticationError):
         await producer.publish_event(make_event())
     assert await producer.close()
+
+
+def test_a_dead_letter_waits_for_a_token_that_cannot_be_had_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = {
+        "bootstrap.servers": "127.0.0.1:1",
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.config": CANARY,
+        "oauth_cb": failing,
+    }
+    topic = DeadLetterTopic(config, "dead", None)
+
+    assert not topic.send(
+        Message(topic="events", value=b"x"), ValueError("x"), is_stopped=lambda: "provider" in caplog.text
+    )
+    assert "trying again: oauth_cb gave no token: ConnectionError: the identity provider" in caplog.text
+    assert CANARY not in caplog.text

@@ -330,6 +330,15 @@ def test_a_secret_is_masked_before_a_long_message_is_cut_in_two() -> None:
     assert not any(secret[start : start + 8] in str(error) for start in range(len(secret) - 8))
 
 
+def test_no_half_of_a_secret_shows_where_masking_shortens_a_text_that_was_cut_before() -> None:
+    secret = secrets.token_hex(1_000)
+    message = "begin " + " ".join(f"password={secret}" for _ in range(40)) + " end"
+
+    error = error_of(raised(message))
+    assert not any(secret[start : start + 8] in str(error) for start in range(len(secret) - 8))
+    assert "...[shortened]..." in error["message"]
+
+
 @pytest.mark.parametrize(
     "part",
     [
