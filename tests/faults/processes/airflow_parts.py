@@ -82,7 +82,9 @@ class AirflowParts(AirflowDeployment):
 
     def await_end(self, name: str) -> int:
         """Wait until a process ends by itself and return its exit code."""
-        return self._processes.pop(name).wait(_STOP_SECONDS)
+        code = self._processes[name].wait(_STOP_SECONDS)
+        del self._processes[name]  # one that has not ended is left to stop()
+        return code
 
     def pid(self, name: str) -> int:
         """The process id of a part that runs."""
