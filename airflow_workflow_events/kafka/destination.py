@@ -42,6 +42,7 @@ class ProducerDestination:
         self._producer = producer
         self._environment = environment
         self._has_changed = has_changed
+        self._started = monotonic()
 
     @property
     def environment(self) -> str | None:
@@ -64,7 +65,7 @@ class ProducerDestination:
 
         Where time ran out, what is under way is given up before this returns, and the producer is closed.
         """
-        started = monotonic()
+        started = self._started = monotonic()
         reports = self._producer.publish_events(events, topic, timeout)
         errors = [report.error for report in reports]
         if any(isinstance(error, KafkaTimeoutError) for error in errors):
@@ -75,6 +76,10 @@ class ProducerDestination:
             )
             errors = [reason if isinstance(error, KafkaTimeoutError) else error for error in errors]
         return errors
+
+    def trouble(self) -> str | None:
+        """Return what the producer last had trouble with since the latest delivery began."""
+        return self._producer.trouble_since(self._started)
 
     def abandon(self) -> None:
         """Give up what is under way; whoever waits in :meth:`deliver` gets failures at once."""

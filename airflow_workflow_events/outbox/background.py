@@ -47,6 +47,8 @@ MOST_WORKERS = 16
 _LINGER_SECONDS = 0.01
 _BEAT_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 10.0
+# A delivery is given up only after longer; whoever looks at the log should know before.
+_SLOW_SECONDS = 8.0
 # Events that the outbox did not accept wait here, in memory, for the thread to attempt them directly.
 _MAX_UNACCEPTED = 10_000
 _DIRECT_BATCH = 250
@@ -71,6 +73,7 @@ class BackgroundRelay:
         relay: delivers; used by these threads alone.
         metrics: where to count. Default: nowhere.
         poll_seconds: how often to look for what other processes have appended, in seconds. Default 0.5.
+        slow_seconds: after how long a first attempt without an answer is a warning, in seconds. Default 8.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class BackgroundRelay:
         *,
         metrics: Metrics | None = None,
         poll_seconds: float = POLL_SECONDS,
+        slow_seconds: float = _SLOW_SECONDS,
     ) -> None:
         self._outbox = outbox
         self._relay = relay
         self._metrics = metrics or NoMetrics()
         self._poll_seconds = poll_seconds
+        self._slow_seconds = slow_seconds
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._unaccepted: deque[_Kept] = deque()
@@ -307,6 +312,7 @@ class BackgroundRelay:
 
     def _look_after(self) -> None:
         now = monotonic()
+        self._relay.warn_of_slow(self._slow_seconds)
         # Only a relay that can make its producer says that others need not attempt by themselves.
         if now >= self._next_beat and self._is_prepared:
             self._next_beat = now + _BEAT_SECONDS

@@ -45,5 +45,14 @@ class Renewable(Protocol):
         ...
 
 
+@runtime_checkable
+class Explaining(Protocol):
+    """A destination that knows what is wrong while it delivers."""
+
+    def trouble(self) -> str | None:
+        """Return what it last had trouble with in the delivery under way; from any thread."""
+        ...
+
+
 OpenDestination = Callable[[str | None], Destination]
 """Makes the destination of a connection; may raise anything, and the relay then tries again later."""

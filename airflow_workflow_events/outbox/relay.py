@@ -31,7 +31,7 @@ from airflow_workflow_events.metrics import Metrics, NoMetrics
 from airflow_workflow_events.outbox.destinations import Destinations, Lent
 from airflow_workflow_events.outbox.entries import OutboxEntry, Route
 from airflow_workflow_events.outbox.outcome import Outcome, is_hopeless
-from airflow_workflow_events.outbox.port import Destination, OpenDestination
+from airflow_workflow_events.outbox.port import Destination, Explaining, OpenDestination
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.outbox.troubles import (
     LONGEST_BACKOFF_SECONDS,
@@ -105,6 +105,7 @@ class Relay:
         self._destinations = Destinations(open_destination)
         self._troubles = Troubles()
         self._lanes: defaultdict[Route, threading.Lock] = defaultdict(threading.Lock)
+        self._under_way: dict[Route, tuple[float, Lent]] = {}
         self._stopping = False
 
     def drain(self, *, deadline: float | None = None, key: str | None = None) -> Drained:
@@ -203,6 +204,16 @@ class Relay:
             self._metrics.incr(names.PUBLISHED, delivered, {"emitted_by": "relay"})
         return [error is None or is_hopeless(error) for error in errors]
 
+    def warn_of_slow(self, after_seconds: float) -> None:
+        """Log of each first attempt that has no answer for so long, in seconds, what keeps it; once."""
+        if self._stopping or not self._log_troubles:
+            return
+        for route, (began, lent) in list(self._under_way.items()):
+            if (seconds := time.monotonic() - began) >= after_seconds:
+                known = lent.destination
+                reason = known.trouble() if isinstance(known, Explaining) else None
+                self._troubles.warn_of_slow(route, _words(route, known), seconds, reason)
+
     def stop(self) -> None:
         """End a :meth:`drain` that runs in another thread soon; what it had claimed is released."""
         self._stopping = True
@@ -294,6 +305,7 @@ class Relay:
     ) -> Sequence[WorkflowEventsError | None]:
         if not events:
             return []
+        self._under_way[route] = (time.monotonic(), lent)
         try:
             errors = lent.destination.deliver(events, route.topic, timeout)
         except WorkflowEventsError as error:
@@ -301,6 +313,8 @@ class Relay:
         except Exception as error:  # whatever it is, the entries must not stay claimed
             log.exception("delivering to %s failed", _words(route, lent.destination))
             errors = [KafkaConnectionError(f"{type(error).__name__}: {error}")] * len(events)
+        finally:
+            self._under_way.pop(route, None)
         if any(isinstance(error, _SPOILING) for error in errors):
             # A new one looks the connection up again, and asks the broker anew what it may do.
             self._destinations.give_up(lent)

@@ -85,6 +85,16 @@ class Troubles:
             trouble = self._of_routes.setdefault(route, _Trouble())
             trouble.told |= told
 
+    def warn_of_slow(self, route: Route, name: str, seconds: float, reason: str | None) -> None:
+        """Say that a first attempt is still without an answer, unless something was said of the route."""
+        with self._lock:
+            trouble = self._of_routes.setdefault(route, _Trouble())
+            if trouble.told:
+                return
+            trouble.told = True
+            trouble.warn_at = monotonic() + _WARN_AGAIN_SECONDS
+        log.warning("%s has confirmed nothing for %.1f s: %s", name, seconds, reason or "no broker answers")
+
     def end(self, route: Route, name: str) -> None:
         """Say that a route takes events again, where it was said that it does not."""
         if not self.has(route):

@@ -264,6 +264,38 @@ def test_an_outage_is_a_warning_with_its_cause_and_so_is_one_that_lasts(
     assert texts[-1] == "connection default, topic of-the-connection takes events again"
 
 
+def test_a_first_attempt_without_an_answer_is_a_warning_with_its_cause_before_it_is_given_up(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, RELAY_LOG)
+    release = threading.Event()
+
+    def answer(_events: Sequence[WorkflowEvent], _topic: str | None) -> None:
+        release.wait(60)
+
+    class Explaining(Scripted):
+        def trouble(self) -> str:
+            return "kafka:9092: connection refused"
+
+    delivered: list[str] = []
+    relay = Relay(outbox, lambda _conn_id: Explaining(answer, delivered))
+    background = BackgroundRelay(outbox, relay, poll_seconds=0.02, slow_seconds=0.1)
+    background.start()
+    try:
+        assert background.accept(make_event(event_id="a"))
+        await_condition(lambda: len(told(caplog)) > 0, timeout_seconds=30, what="a warning")
+        assert not delivered
+    finally:
+        release.set()
+        assert background.stop(30)
+    (level, warning), (_, end) = told(caplog)
+    assert level == logging.WARNING
+    assert "connection default, topic of-the-connection has confirmed nothing for" in warning
+    assert warning.endswith("kafka:9092: connection refused")
+    assert end == "connection default, topic of-the-connection takes events again"
+    assert delivered == ["a"]
+
+
 def test_a_look_ahead_of_the_first_event_warns_of_nothing(
     outbox: Outbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
