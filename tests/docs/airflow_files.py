@@ -14,10 +14,15 @@ from tests.docs.snippets import Snippet
 
 _TIMEOUT_SECONDS = 180
 
-_PARSE = """
+_DAG_BAG = """
 import json, sys
-from airflow.dag_processing.dagbag import DagBag
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # before Airflow 3.2
+    from airflow.models.dagbag import DagBag
+"""
 
+_PARSE = """
 def parse(path):
     bag = DagBag(path)
     return {"errors": list(bag.import_errors.values()), "dags": sorted(bag.dags)}
@@ -26,9 +31,6 @@ print(json.dumps({path: parse(path) for path in sys.argv[1:]}))
 """
 
 _RUN = """
-import json, sys
-from airflow.dag_processing.dagbag import DagBag
-
 bag = DagBag(sys.argv[1])
 print(json.dumps({dag_id: str(dag.test(logical_date=None).state) for dag_id, dag in bag.dags.items()}))
 """
@@ -76,7 +78,7 @@ class AirflowFiles:
             for one in files:
                 whole = [part.code for part in files if part.heading == one.heading and part.line <= one.line]
                 self._path(one).write_text(prepare("\n".join(whole)), encoding="utf-8")
-            self._parsed.update(self._python(_PARSE, *(str(self._path(one)) for one in files)))
+            self._parsed.update(self._python(_DAG_BAG + _PARSE, *(str(self._path(one)) for one in files)))
         found = self._parsed[str(self._path(snippet))]
         assert found["errors"] == []
         dags: list[str] = found["dags"]
@@ -86,7 +88,7 @@ class AirflowFiles:
         """Run each DAG of the parsed file that ends with a snippet; return the runs' states by DAG id."""
         if not (self._directory / "home" / "airflow.db").exists():
             self._process("-m", "airflow", "db", "migrate")
-        states: dict[str, str] = self._python(_RUN, str(self._path(snippet)))
+        states: dict[str, str] = self._python(_DAG_BAG + _RUN, str(self._path(snippet)))
         return states
 
     def _path(self, snippet: Snippet) -> Path:

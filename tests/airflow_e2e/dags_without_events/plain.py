@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, setup, task, teardown
-from airflow.sdk.exceptions import AirflowSkipException
 
 with DAG("plain_etl", schedule=None, tags=["plain"]):
 

@@ -13,10 +13,10 @@ from airflow.dag_processing.processor import _execute_dag_callbacks
 from airflow.sdk import DAG, BaseOperator, DagRunState, TaskInstanceState
 from airflow.sdk.api.datamodels._generated import TaskInstance
 from airflow.sdk.execution_time.task_runner import _run_task_state_change_callbacks
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_workflow_events import ConfigurationError, EventType, WorkflowEvent
 from airflow_workflow_events.callbacks import publish_on_failure, publish_on_success, workflow_event_callback
+from tests.airflow_names import DagSerialization
 from tests.unit.airflow_side.contexts import DAG_ID, RUN_ID, make_dag, make_run, task_context
 
 Published = Callable[..., list[WorkflowEvent]]

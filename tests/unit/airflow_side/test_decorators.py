@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, task
-from airflow.serialization.serialized_objects import DagSerialization
 from pydantic import BaseModel, ValidationError
 
 from airflow_workflow_events import WorkflowEvent
 from airflow_workflow_events.decorators import workflow_event_task
+from tests.airflow_names import DagSerialization
 from tests.unit.airflow_side.contexts import DAG_ID, RUN_ID
 from tests.unit.airflow_side.running import run_task
 

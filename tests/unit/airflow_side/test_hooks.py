@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 from airflow.exceptions import AirflowOptionalProviderFeatureException
-from airflow.providers.common.compat.sdk import redact
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, redact
 
 from airflow_workflow_events import ConfigurationError, EmbeddedBroker
 from airflow_workflow_events.errors import KafkaConnectionError

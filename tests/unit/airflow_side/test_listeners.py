@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tests.airflow_home import AIRFLOW_HOME
+from tests.airflow_names import DagSerialization
 
 # isort: split
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import DAG, Param, TaskInstanceState
 from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
-from airflow.serialization.serialized_objects import DagSerialization
 from sqlalchemy import orm
 
 from airflow_workflow_events import WorkflowEvent, listeners, plugin, relaying

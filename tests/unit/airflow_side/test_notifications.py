@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 from airflow.sdk import TaskInstanceState
-from airflow.sdk.definitions.callback import AsyncCallback
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_workflow_events import ConfigurationError, EventType, WorkflowEvent
 from airflow_workflow_events.metrics import FAILED as FAILED_METRIC
 from airflow_workflow_events.metrics import PUBLISHED as PUBLISHED_METRIC
 from airflow_workflow_events.notifications import WorkflowEventNotifier
+from tests.airflow_names import AsyncCallback, DagSerialization
 from tests.broker import Broker
 from tests.unit.airflow_side.contexts import (
     DAG_ID,

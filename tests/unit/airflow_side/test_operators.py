@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
 from confluent_kafka import KafkaError as Code
 from pydantic import BaseModel, ValidationError
 
 from airflow_workflow_events import EmbeddedBroker, EventType, KafkaError, KafkaTimeoutError, WorkflowEvent
 from airflow_workflow_events.errors import ConfigurationError, KafkaConnectionError
 from airflow_workflow_events.operators import PublishWorkflowEventOperator
+from tests.airflow_names import DagSerialization
 from tests.broker import Broker
 from tests.unit.airflow_side.connections import Connections
 from tests.unit.airflow_side.contexts import (

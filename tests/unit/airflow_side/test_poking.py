@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
 )
-from airflow.sdk.exceptions import AirflowRescheduleException
 
 from airflow_workflow_events import (
     EmbeddedBroker,
@@ -33,6 +32,7 @@ from airflow_workflow_events.hooks import WorkflowEventHook
 from airflow_workflow_events.kafka.consumer_client import ConsumerClient
 from airflow_workflow_events.kafka.intake import Taken
 from airflow_workflow_events.sensors import WorkflowEventSensor
+from tests.airflow_names import AirflowRescheduleException
 from tests.broker import Broker, embedded
 from tests.brokers.jvm import SecureListener
 from tests.contract.consuming import publish, put

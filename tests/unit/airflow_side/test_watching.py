@@ -8,10 +8,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
 from airflow_workflow_events import EmbeddedBroker, watching
 from airflow_workflow_events.errors import KafkaTimeoutError
@@ -27,6 +26,14 @@ from tests.contract.consuming import number_of, numbers, publish
 from tests.unit.airflow_side.connections import DEFAULT
 from tests.unit.kafka.scripted import Clock
 from tests.waiting import await_condition
+
+if TYPE_CHECKING:
+    from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
+else:
+    shared_stream = pytest.importorskip(
+        "airflow.triggers.shared_stream", reason="before Airflow 3.3 a watcher is not told what was stored"
+    )
+    AdvanceItem, AdvanceOutcome = shared_stream.AdvanceItem, shared_stream.AdvanceOutcome
 
 pytestmark = pytest.mark.usefixtures("fresh_hubs")
 

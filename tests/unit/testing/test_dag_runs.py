@@ -26,7 +26,10 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def dags():
-    from airflow.dag_processing.dagbag import DagBag
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag
     from airflow.utils.db import initdb
     initdb()
     return DagBag().dags

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from airflow import __version__ as airflow_version
 from airflow.sdk import BaseOperator, DagRunState, TaskInstanceState
-from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.state import DagRunState as CoreDagRunState
 from airflow.utils.state import TaskInstanceState as CoreTaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType
@@ -20,6 +19,7 @@ from airflow_workflow_events.events.codec import to_json
 from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS, Outcome, event_type_of, lifecycle_event
 from airflow_workflow_events.settings import Settings
 from airflow_workflow_events.version import __version__
+from tests.airflow_names import DagSerialization
 from tests.unit.airflow_side.contexts import (
     DAG_ID,
     ENDED_AT,
