@@ -147,6 +147,8 @@ def _task_changed(event_type: EventType, task_instance: Any, error: object = Non
     in_task = not rows.is_row(task_instance)
     if in_task:
         context = {**task_instance.get_template_context(), "exception": error}
+        if event_type is EventType.TASK_STARTED and _goes_on_poking(context):
+            return
     else:
         context = _context_of_row(task_instance, error)
     choice = Choice.of(context.get("dag"))
@@ -158,6 +160,15 @@ def _task_changed(event_type: EventType, task_instance: Any, error: object = Non
         _of_this_task().accept(event, route)
     else:
         _start_relay().accept(event, route, environment_is_default=True)
+
+
+def _goes_on_poking(context: Mapping[str, Any]) -> bool:
+    """Whether a sensor pokes again that frees its slot between pokes: its start was told at the first.
+
+    Airflow runs the hook at each poke, with the time of this one as the start. Not every task that was
+    rescheduled has told its start, as Airflow also reschedules one whose DAG it did not find.
+    """
+    return bool(context.get("task_reschedule_count")) and bool(get(context.get("task"), "reschedule"))
 
 
 def _event(event_type: EventType, context: Mapping[str, Any]) -> WorkflowEvent:

@@ -18,7 +18,7 @@ from tests.airflow_names import DagSerialization
 # isort: split
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.sdk import DAG, Param, TaskInstanceState
+from airflow.sdk import DAG, BaseSensorOperator, Param, TaskInstanceState
 from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
 from sqlalchemy import orm
 
@@ -209,6 +209,29 @@ def test_a_tasks_events_leave_before_its_process_does(
     assert started.timestamp == STARTED_AT
     assert "hunter22" not in retrying.model_dump_json()
     assert counters[names.ACCEPTED, "listener"] == 2
+
+
+class Sensor(BaseSensorOperator):
+    def poke(self, context: Any) -> bool:
+        raise NotImplementedError
+
+
+def test_a_sensor_that_pokes_again_does_not_start_again(connection: str, published: Published) -> None:
+    with DAG("waits", schedule=None):
+        frees_slot, keeps_slot = Sensor(task_id="frees", mode="reschedule"), Sensor(task_id="keeps")
+
+    def start(sensor: Sensor, rescheduled: int) -> None:
+        ti = task_context(TaskInstanceState.RUNNING, end_date=None, task=sensor)["ti"]
+        ti._ti_context_from_server.task_reschedule_count = rescheduled
+        listeners.on_task_instance_running(ti)
+
+    start(frees_slot, 0)
+    start(frees_slot, 1)
+    start(frees_slot, 2)
+    start(keeps_slot, 1)  # its DAG was not found at first, so that it has told no start
+    listeners.before_stopping(TaskRunnerMarker())
+    started = [event.payload.data["task"]["task_id"] for event in published(2)]
+    assert started == ["frees", "keeps"]
 
 
 def test_a_tasks_events_are_attempted_directly_without_an_outbox(
