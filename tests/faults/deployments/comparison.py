@@ -38,6 +38,7 @@ WITH_THE_RUN = "changed along with a run that was marked by hand"
 FAIL_FAST = "ended with a task that failed fast"
 BY_TRIGGERER = "ended by the triggerer"
 KILLED_BEFORE = "its process was killed before it could say so"
+NOT_BEGUN = "its process had no API server to begin with, and told its failure alone"
 KILLED_AFTER = "its process was killed after its end was stored"
 TAKEN_BEFORE = "marked, cleared or reset before its process could say so"
 REFUSED = (
@@ -95,7 +96,7 @@ class Comparison:
     largest_skew: timedelta = timedelta(0)
     repeated: int = 0
     contradicting: list[str] = field(default_factory=list)
-    told_by_both: Counter[str] = field(default_factory=Counter)
+    told_again: Counter[str] = field(default_factory=Counter)
 
     @property
     def missing_of_runs(self) -> list[Expected]:
@@ -106,14 +107,14 @@ class Comparison:
         """One line for the table of the fault suite."""
         causes = "; ".join(f"{count} {cause}" for cause, count in self.missing.most_common())
         untrue = "; ".join(f"{count} {cause}" for cause, count in self.untrue.most_common())
-        both = "; ".join(f"{count} {cause}" for cause, count in self.told_by_both.most_common())
+        both = "; ".join(f"{count} {cause}" for cause, count in self.told_again.most_common())
         return (
             f"{self.runs} runs, {self.tasks} tasks, {self.expected} expected, {self.missing.total()} missing "
             f"({causes or '-'}), {len(self.unexplained)} without a cause, {self.untrue.total()} not stored "
             f"({untrue or '-'}), {len(self.phantoms)} phantom, "
             f"{len(self.differing)} differ (a task's times by {self.largest_skew.total_seconds():.1f} s), "
             f"{self.repeated} repeated, {len(self.contradicting)} contradict, "
-            f"{self.told_by_both.total()} told twice ({both or '-'})"
+            f"{self.told_again.total()} told twice ({both or '-'})"
         )
 
     def details(self) -> str:
@@ -217,8 +218,8 @@ def _deduplicated(
             found.repeated += 1
             first = contents[event_id]
             other = sorted(name for name in first.keys() | data.keys() if first.get(name) != data.get(name))
-            if other and causes.is_told_by_both(key):
-                found.told_by_both[TOLD_BY_BOTH] += 1
+            if other and (cause := causes.of_telling_again(key)):
+                found.told_again[cause] += 1
             elif other and causes.may_be_rolled_back(key, other):
                 found.untrue[ROLLED_BACK] += 1
                 # The later one counts: it is this that is compared with what was stored.
@@ -329,9 +330,9 @@ class _Causes:
             return WITH_THE_RUN
         if row.state == "running":
             return self._of_start(row)
-        if any(timedelta(0) <= kill - row.at <= _SOON for kill in self._kills):
+        if self._is_killed_after(row):
             return KILLED_AFTER
-        if row.state == "failed" and row.dag_id in self._failing_fast:
+        if self._failed_fast(row):
             return FAIL_FAST
         return None
 
@@ -342,16 +343,22 @@ class _Causes:
             return MARKED_AGAIN
         return None
 
-    def is_told_by_both(self, key: Key) -> bool:
-        """Whether the scheduler stored the end of a task that ran, which its process had told already."""
-        return any(
+    def of_telling_again(self, key: Key) -> str | None:
+        """Why an event of a task is told again under its id, with other fields, or ``None``."""
+        if key.task_id is None:
+            return None
+        of_try = [
+            row
+            for row in self._next[key.dag_id, key.run_id, key.task_id, key.map_index]
+            if row.try_number == key.try_number
+        ]
+        ended_by_scheduler = any(
             row.made_by.startswith("scheduler")
             and row.previous in {"running", "queued"}
-            and row.try_number == key.try_number
             and _TASK_TYPES.get(row.state or "") == key.event_type
-            for row in self._next[key.dag_id, key.run_id, key.task_id, key.map_index]
-            if key.task_id is not None
+            for row in of_try
         )
+        return TOLD_BY_BOTH if ended_by_scheduler else None
 
     def may_be_rolled_back(self, key: Key, differing: Collection[str]) -> bool:
         """Whether a run's event may be told again because a killed scheduler did not commit the first."""
@@ -372,7 +379,16 @@ class _Causes:
         later = of_task[of_task.index(row) + 1 :]
         if not later or later[0].try_number != row.try_number or later[0].made_by.startswith("scheduler"):
             return KILLED_BEFORE
-        return TAKEN_BEFORE if self._is_from_outside(later[0]) else None
+        if self._is_from_outside(later[0]):
+            return TAKEN_BEFORE
+        failed = later[0].state in {"failed", "up_for_retry"}
+        return NOT_BEGUN if failed and self._is_killed_after(row) else None
+
+    def _failed_fast(self, row: Transition) -> bool:
+        return row.state in {"failed", "skipped"} and row.dag_id in self._failing_fast
+
+    def _is_killed_after(self, row: Transition) -> bool:
+        return any(timedelta(0) <= kill - row.at <= _SOON for kill in self._kills)
 
     def _is_from_outside(self, row: Transition) -> bool:
         """Whether a task was taken from the executor or its process, rather than reported on by it."""
@@ -383,6 +399,6 @@ class _Causes:
             (row.state not in {"queued", "running", "deferred", "up_for_reschedule"} and by_scheduler)
             or row.state in {None, "restarting", "scheduled"}
             or (row.transaction, row.dag_id, row.run_id) in self._runs
-            or (row.state == "failed" and row.dag_id in self._failing_fast)
+            or self._failed_fast(row)
             or (row.dag_id, row.run_id, row.task_id) in self._marked
         )

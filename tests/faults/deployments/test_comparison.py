@@ -156,9 +156,24 @@ def test_an_end_that_a_process_told_and_the_scheduler_stored_later_is_told_by_bo
         message("task.failed", "failed", "one", **_TASK, reason="lost"),
     ]
     found = compare([by_scheduler], events)
-    assert (found.told_by_both, found.contradicting) == ({comparison.TOLD_BY_BOTH: 1}, [])
+    assert (found.told_again, found.contradicting) == ({comparison.TOLD_BY_BOTH: 1}, [])
     by_process = transition(state="failed", previous="running")
     assert compare([by_process], events).contradicting == ["task.failed one: reason"]
+
+
+def test_a_task_that_had_no_api_server_to_begin_with_tells_its_failure_alone() -> None:
+    rows = [transition(state="running", previous="queued"), transition(state="failed", previous="running")]
+    events = [message("task.failed", "failed", **_TASK)]
+    found = compare(rows, events, kills=[at(2)])
+    assert (found.missing, found.unexplained) == ({comparison.NOT_BEGUN: 1}, [])
+    assert [one.key.event_type for one in compare(rows, events).unexplained] == ["task.started"]
+
+
+def test_a_task_skipped_while_it_began_by_another_that_failed_fast_tells_nothing() -> None:
+    rows = [transition(state="running", previous="queued"), transition(state="skipped", previous="running")]
+    found = compare(rows, [], failing_fast=["dag"])
+    assert found.missing == {comparison.TAKEN_BEFORE: 1, comparison.FAIL_FAST: 1}
+    assert len(compare(rows, []).unexplained) == 2
 
 
 @pytest.mark.parametrize(
