@@ -5,6 +5,8 @@ Every Airflow process imports this module, so that what is off must cost nothing
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow_workflow_events.compat import AirflowPlugin, conf
 
 
@@ -23,4 +25,4 @@ class WorkflowEventsPlugin(AirflowPlugin):
     """Registers the listener that publishes the events of every DAG."""
 
     name = "workflow_events"
-    listeners = _listeners()
+    listeners: list[Any] = _listeners()

@@ -157,8 +157,8 @@ class HandOver:
     def __init__(self, outbox: Outbox, emitted_by: str) -> None:
         self._outbox = outbox
         self._emitted_by = emitted_by
-        self.accepted = False
-        self.delivered = False
+        self.accepted: bool = False
+        self.delivered: bool = False
         self.relayed: bool | None = None
         self._reason: str | None = None
 

@@ -110,7 +110,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__(**({"queue": queue} if _BASE_TAKES_QUEUE else {}))  # type: ignore[no-untyped-call]
         self.queue = queue
-        self.awaited = EventFilter(
+        self.awaited: EventFilter = EventFilter(
             workflow_id=workflow_id,
             workflow_run_id=workflow_run_id,
             event_type=event_type,
@@ -129,10 +129,10 @@ class WorkflowEventTrigger(BaseEventTrigger):
             check_group_id(group_id)
         if topic is not None:
             check_topic(topic)
-        self.start_from = _check_start(start_from)
+        self.start_from: str = _check_start(start_from)
         self.topic = topic
         self.group_id = group_id
-        self.workflow_events_conn_id = workflow_events_conn_id or default_conn_id()
+        self.workflow_events_conn_id: str = workflow_events_conn_id or default_conn_id()
         self.once = once
         self.end_from_trigger = end_from_trigger
         self.until = until

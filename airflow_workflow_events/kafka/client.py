@@ -80,10 +80,10 @@ class ProducerClient:
         token_seconds: float = TOKEN_SECONDS,
         opens_at_once: bool = True,
     ) -> None:
-        self.config = dict(config)
+        self.config: dict[str, Any] = dict(config)
         self._token_seconds = token_seconds
         self._failure_log_level = failure_log_level
-        self.closed = True  # until it is open
+        self.closed: bool = True  # until it is open
         self._state_lock = threading.Lock()
         self._connection = Connection(self.config)
         if opens_at_once:
@@ -315,7 +315,7 @@ class ProducerClient:
         except (confluent_kafka.KafkaException, ValueError, TypeError) as error:
             raise refused_configuration(error, self.config) from None
         self._gate = threading.Lock()
-        self.reporter = Reporter(self.config, self._failure_log_level)
+        self.reporter: Reporter = Reporter(self.config, self._failure_log_level)
         self._guard = _Guard(self._producer, self.reporter, self._connection)
         self._poller = Poller(self._guard, self.reporter.unwaited)
         self._connection.renew()

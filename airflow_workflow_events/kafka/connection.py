@@ -57,7 +57,7 @@ class Connection:
         self._all_down_at = 0.0
         self._explained: dict[str, KafkaError] = {}
         self._warn_again_at: dict[str, float] = {}
-        self.is_troubled = False
+        self.is_troubled: bool = False
         """Whether anything has gone wrong since a broker took the credentials."""
 
     @property

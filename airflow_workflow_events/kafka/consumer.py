@@ -185,9 +185,11 @@ class WorkflowEventConsumer:
             None if dead_letter_topic is None else DeadLetterTopic(client_config, dead_letter_topic, group_id)
         )
         self._topics = topics
-        self.timeout_seconds = None if consumer_timeout_ms is None else consumer_timeout_ms / 1000
-        self.max_poll_interval_seconds = whole_number(client_config, "max.poll.interval.ms") / 1000
-        self.intake = Intake(
+        self.timeout_seconds: float | None = (
+            None if consumer_timeout_ms is None else consumer_timeout_ms / 1000
+        )
+        self.max_poll_interval_seconds: float = whole_number(client_config, "max.poll.interval.ms") / 1000
+        self.intake: Intake = Intake(
             ConsumerClient(
                 client_config,
                 topics,

@@ -72,8 +72,8 @@ class ConsumerClient:
         token_seconds: float = TOKEN_SECONDS,
     ) -> None:
         self.connection: Connection = Connection(config)
-        self.stopped = False
-        self.closed = False
+        self.stopped: bool = False
+        self.closed: bool = False
         self._config = dict(config)
         self._topics = list(topics)
         self._in_group = in_group

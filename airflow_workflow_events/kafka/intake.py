@@ -106,7 +106,7 @@ class Intake:
     ) -> None:
         self.client = client
         self.poison: Poison = Poison(dead_letters, metrics, lambda: client.stopped)
-        self.repeated_count = 0
+        self.repeated_count: int = 0
         # Where nothing is asked for, not even that is asked of each event.
         self._matches = events.matches if events.parameters else None
         self._max_event_bytes = max_event_bytes
@@ -119,7 +119,7 @@ class Intake:
         self._unread: deque[Message] = deque()
         self._moves = client.moves
         self._moves_before: dict[Place, int] = {}  # as they were when the unread messages were fetched
-        self.behind_at = monotonic() + _STORE_SECONDS
+        self.behind_at: float = monotonic() + _STORE_SECONDS
         """When :meth:`keep_up` is due, by ``time.monotonic``: handling takes long."""
 
     def fetch(self, timeout: float | None) -> None:

@@ -34,7 +34,7 @@ class Reporter:
         """Why the client sends nothing any more, once it does not."""
         self.refusal: KafkaError | None = None
         """Why the brokers refuse the client, where what was under way is given up for that."""
-        self.has_delivered = False
+        self.has_delivered: bool = False
         """Whether the broker has confirmed an event; set back by who takes note of it."""
 
     def report(self, event_id: str, topic: str, error: Any, message: Any) -> DeliveryReport:
@@ -114,9 +114,9 @@ class PendingEvent(Waitable):
     ) -> None:
         super().__init__()
         self.event_id: str = event_id
-        self.topic = topic
-        self.reporter = reporter
-        self.on_report = on_report
+        self.topic: str = topic
+        self.reporter: Reporter = reporter
+        self.on_report: Callable[[DeliveryReport], None] | None = on_report
         self.report: DeliveryReport | None = None
         self.late: bool = False
 

@@ -29,7 +29,7 @@ class Poison:
     def __init__(
         self, dead_letters: DeadLetterTopic | None, metrics: Metrics, is_stopped: Callable[[], bool]
     ) -> None:
-        self.count = 0
+        self.count: int = 0
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._is_stopped = is_stopped

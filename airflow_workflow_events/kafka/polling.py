@@ -55,7 +55,7 @@ class Waitable:
     __slots__ = ("done", "owner", "signal")
 
     def __init__(self) -> None:
-        self.done = False
+        self.done: bool = False
         self.owner: object = None  # kept alive until then
         self.signal: threading.Lock | None = None
 

@@ -61,8 +61,8 @@ class Subscription:
         self.since_ms: int = int(start.timestamp() * 1000) if isinstance(start, dt.datetime) else 0
         self.positions: dict[Place, int] = {}
         """What it has not been told yet begins here, where that is not where the hub is."""
-        self.is_left_behind = False
-        self.began_at = 0.0
+        self.is_left_behind: bool = False
+        self.began_at: float = 0.0
         """When it was first served, in seconds of the monotonic clock."""
 
     @property

@@ -8,6 +8,7 @@ word says that it is only *about* one: ``token_count``, ``password_changed``, ``
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import IntEnum
 from fnmatch import translate
 from functools import lru_cache
@@ -109,8 +110,8 @@ class SecretNames:
         own = conf.get("core", "sensitive_var_conn_names", fallback="") or ""
         self._own_of_airflow = tuple(filter(None, (name.strip().lower() for name in own.split(","))))
         #: What a text contains, in lower case, that may hold one of the names of this deployment.
-        self.hints = (*self._own_of_airflow, *(_longest_literal(glob) for glob in mask))
-        self.hides = lru_cache(maxsize=4096)(self._hides)
+        self.hints: tuple[str, ...] = (*self._own_of_airflow, *(_longest_literal(glob) for glob in mask))
+        self.hides: Callable[[str], Hides] = lru_cache(maxsize=4096)(self._hides)
 
     def unmasked(self, name: str) -> bool:
         """Whether the configuration says that a name hides nothing."""

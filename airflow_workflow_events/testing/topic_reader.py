@@ -65,7 +65,9 @@ class TopicReader:
             }
         )
         try:
-            self.since = self.ends(monotonic() + READ_SECONDS) if since is None else since
+            self.since: Mapping[Place, int] = (
+                self.ends(monotonic() + READ_SECONDS) if since is None else since
+            )
         except KafkaConnectionError:
             self.close()
             raise
