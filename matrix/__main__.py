@@ -45,6 +45,8 @@ _REDUCED = (
     "tests/unit/kafka/test_config.py",
     "tests/unit/airflow_side/test_supervisor_channel.py",
 )
+# Faults and the browser try out servers rather than packages, and take long.
+_SUITE = ("tests", "--ignore=tests/faults", "--ignore=tests/browser")
 _TAIL_LINES = 40
 
 
@@ -68,7 +70,7 @@ def main() -> int:
             resolve(cell)
             _say(f"wrote {cell.constraints.relative_to(ROOT)}")
         return 0
-    tests = options.tests or (_REDUCED if options.reduced else ("tests",))
+    tests = options.tests or (_REDUCED if options.reduced else _SUITE)
     wheel = _build()
     results = [(cell, _try(cell, wheel, tests)) for cell in cells]
     table = _table(results)
