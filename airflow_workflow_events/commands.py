@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS = 20.0
 _ALL = 1_000_000_000
 _PARENT_CHECK_SECONDS = 1.0
+# Windows has no such signal.
+_LOOK_AGAIN = frozenset(filter(None, (getattr(signal, "SIGHUP", None),)))
 
 
 def _count(text: str) -> int:
@@ -104,11 +106,11 @@ def relay(args: Namespace) -> None:
 
     # Connections may be in Airflow's database, which its secrets backends ask only in such a process.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    if args.parent is not None:
-        threading.Thread(target=_stop_without, args=(args.parent, stop), daemon=True).start()
+    # This queue's put() is reentrant; the lock of an event may be held by the very thread that the handler
+    # interrupts.
+    orders: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM, *_LOOK_AGAIN):
+        signal.signal(number, lambda order, _frame: orders.put(order))
     with _one_line_errors():
         outbox = _outbox()
     try:
@@ -116,20 +118,23 @@ def relay(args: Namespace) -> None:
     except OutboxError as error:  # a server may be away for a while, and a worker starts its relay but once
         _say(f"{error}; it is tried again")
     relaying = background_relay(outbox)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: relaying.look_again())
     _say(f"relaying from {outbox.database.place}")
     relaying.start()
-    stop.wait()
+    while _next_order(orders, args.parent) in _LOOK_AGAIN:
+        relaying.look_again()
     if not relaying.stop(_DRAIN_SECONDS):
         raise SystemExit("the relay did not end in time; what it had claimed is claimed again by others")
 
 
-def _stop_without(parent: int, stop: threading.Event) -> None:
+def _next_order(orders: SimpleQueue[int], parent: int | None) -> int:
+    """Wait for the number of a signal; ``SIGTERM`` where ``parent`` is not the parent process any more."""
     # A parent that is killed cannot say so, and no system call that all systems have waits for its end.
-    while os.getppid() == parent and not stop.wait(_PARENT_CHECK_SECONDS):
-        pass
-    stop.set()
+    while True:
+        try:
+            return orders.get(timeout=None if parent is None else _PARENT_CHECK_SECONDS)
+        except Empty:
+            if os.getppid() != parent:
+                return signal.SIGTERM
 
 
 def show_outbox(_args: Namespace) -> None:

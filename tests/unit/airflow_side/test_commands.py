@@ -162,10 +162,12 @@ def test_a_relay_looks_its_connections_up_when_it_gets_a_hangup_signal(
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
 
     def send_signals() -> None:
-        await_condition(lambda: outbox.relays(60), timeout_seconds=60, what="the relay to be at work")
-        os.kill(os.getpid(), signal.SIGHUP)
-        looked.wait(30)
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await_condition(lambda: outbox.relays(60), timeout_seconds=60, what="the relay to be at work")
+            os.kill(os.getpid(), signal.SIGHUP)
+            looked.wait(30)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     sender = threading.Thread(target=send_signals)
     sender.start()
