@@ -161,8 +161,9 @@ def test_a_fork_keeps_nothing_alive_of_what_its_callers_hold(
     handler_fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow's supervisor holds its task's end of a socket, and waits until all of those are closed."""
-    handlers = [_fail] if handler_fails else []
-    monkeypatch.setattr(forks._forks, "_after_in_parent", handlers)
+    # Beside the others: without them what is held for the fork would be held for ever.
+    usual = forks._forks._after_in_parent
+    monkeypatch.setattr(forks._forks, "_after_in_parent", [*usual, _fail] if handler_fails else usual)
     monkeypatch.setattr(sys, "unraisablehook", lambda _found: None)
     gc.collect()
     gc.disable()
