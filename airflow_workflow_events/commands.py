@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _DRAIN_SECONDS = 20.0
 _ALL = 1_000_000_000
-_PARENT_CHECK_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 # Windows has no such signal.
 _LOOK_AGAIN = frozenset(filter(None, (getattr(signal, "SIGHUP", None),)))
 
@@ -128,12 +128,14 @@ def relay(args: Namespace) -> None:
 
 def _next_order(orders: SimpleQueue[int], parent: int | None) -> int:
     """Wait for the number of a signal; ``SIGTERM`` where ``parent`` is not the parent process any more."""
-    # A parent that is killed cannot say so, and no system call that all systems have waits for its end.
     while True:
         try:
-            return orders.get(timeout=None if parent is None else _PARENT_CHECK_SECONDS)
+            # A signal that comes between Python's last look for one and the system call that blocks does not
+            # end that call: waiting without a bound, its handler would run with the next signal only. And a
+            # parent that is killed cannot say so, for which not every system has a call that waits.
+            return orders.get(timeout=_LOOK_SECONDS)
         except Empty:
-            if os.getppid() != parent:
+            if parent is not None and os.getppid() != parent:
                 return signal.SIGTERM
 
 
