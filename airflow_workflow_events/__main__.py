@@ -12,7 +12,14 @@ from airflow_workflow_events.commands import command_group
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one of the commands; by default the one that the command line names."""
+    """Run one of the commands.
+
+    Args:
+        arguments: the command's name and options. Default ``None``: those of the command line.
+
+    Raises:
+        SystemExit: with 2 where they cannot be used, or with what the command ends with.
+    """
     group = command_group()
     parser = ArgumentParser(prog="python -m airflow_workflow_events", description=group.help)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -24,7 +24,7 @@ from airflow_workflow_events import forks
 from airflow_workflow_events.errors import KafkaError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
-from airflow_workflow_events.kafka.client_log import kind_of
+from airflow_workflow_events.kafka.client_log import OncePerMinute
 from airflow_workflow_events.kafka.group_offsets import GroupOffsets
 from airflow_workflow_events.kafka.intake import ReceivedEvent
 from airflow_workflow_events.kafka.positions import StartFrom
@@ -41,11 +41,11 @@ except ImportError:  # before Airflow 3.3, where nobody makes a WatcherStream
     SharedStreamProducer = object  # type: ignore[assignment,misc]
 
 log: logging.Logger = logging.getLogger(__name__)
+log.addFilter(OncePerMinute())  # an outage would be told every few seconds, by each watcher
 
 _T = TypeVar("_T")
 
 _PAUSE_SECONDS = 5.0
-_TELL_AGAIN_SECONDS = 60.0
 # Before Airflow 3.3 nobody says when an event was stored. The triggerer hands it over in a second or two.
 _HAND_OVER_SECONDS = 30.0
 # Brokers forget what an empty group has committed after a week (offsets.retention.minutes), counted from the
@@ -141,7 +141,6 @@ class Watcher:
         self._refresh_at = 0.0
         self._retrying: asyncio.Task[None] | None = None
         self._is_left = False
-        self._told: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         committed = await self._find_position()
@@ -154,9 +153,9 @@ class Watcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_left = True
         if self._stream is not None:
             await self._stream.__aexit__(kind, error, trace)
-        self._is_left = True
         if self._retrying is not None:
             self._retrying.cancel()
         if self._uncommitted:
@@ -192,16 +191,8 @@ class Watcher:
             try:
                 return await self._keeper.find(self._group_id, self._topic)
             except KafkaError as error:
-                self._tell(logging.ERROR, "cannot be read, trying again", error)
+                log.error("the position of %s cannot be read, trying again: %s", self._group_id, error)
                 await asyncio.sleep(_PAUSE_SECONDS)
-
-    def _tell(self, level: int, what: str, error: Exception) -> None:
-        """Log what is wrong with the position, but the same once a minute."""
-        text = f"the position of {self._group_id} {what}: {error}"
-        kind = kind_of(text)
-        if monotonic() >= self._told.get(kind, 0.0):
-            self._told = {kind: monotonic() + _TELL_AGAIN_SECONDS}
-            log.log(level, "%s", text)
 
     async def _advance(self, positions: Positions) -> None:
         """Commit how far everything was handed over, but for what is outstanding."""
@@ -233,7 +224,7 @@ class Watcher:
                     await self._keeper.commit(self._group_id, wanted)
                 except Exception as error:  # noqa: BLE001 - nor may Airflow's answer about the connection matter
                     # Until it is made up for, a restart would repeat events, and miss none.
-                    self._tell(logging.WARNING, "was not committed", error)
+                    log.warning("the position of %s was not committed: %s", self._group_id, error)
                     if not self._is_left and (self._retrying is None or self._retrying.done()):
                         self._retrying = asyncio.create_task(self._retry())
                     return

@@ -228,7 +228,10 @@ class BackgroundRelay:
         return self._relay.owner
 
     def look_again(self) -> None:
-        """Look the connections up again, and attempt at once what backs off; from any thread or handler."""
+        """Look the connections up again, and attempt at once what backs off; from any thread.
+
+        Not from a signal handler: it takes locks.
+        """
         self._relay.look_again()
         self._wake.set()
 

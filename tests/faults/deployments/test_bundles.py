@@ -18,14 +18,10 @@ from tests.faults.deployments import operations
 from tests.faults.deployments.bundles import bundled_deployment, local_bundle
 from tests.faults.deployments.production import START_SECONDS, TOPIC
 from tests.faults.deployments.sources import messages_of
+from tests.faults.deployments.watched import MARKS
 from tests.programs import require_program
 
-pytestmark = [
-    pytest.mark.airflow_e2e,
-    pytest.mark.real_kafka,
-    pytest.mark.xdist_group("airflow"),
-    pytest.mark.timeout(1800),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(1800)]
 
 _DAGS = Path(__file__).parent / "dags"
 _RUN_SECONDS = 180

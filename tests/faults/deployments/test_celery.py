@@ -12,13 +12,9 @@ from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault
 from tests.faults.deployments.celery_workers import celery_workers
 from tests.faults.deployments.production import trigger_all
+from tests.faults.deployments.watched import MARKS
 
-pytestmark = [
-    pytest.mark.airflow_e2e,
-    pytest.mark.real_kafka,
-    pytest.mark.xdist_group("airflow"),
-    pytest.mark.timeout(1200),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(1200)]
 
 
 def test_events_on_the_hosts_of_celery_workers_outlast_an_outage_and_a_warm_shutdown(

@@ -14,13 +14,9 @@ from tests.faults.conftest import NoteFault
 from tests.faults.deployments import operations
 from tests.faults.deployments.celery_workers import WORKERS, celery_workers
 from tests.faults.deployments.production import trigger_all
+from tests.faults.deployments.watched import MARKS
 
-pytestmark = [
-    pytest.mark.airflow_e2e,
-    pytest.mark.real_kafka,
-    pytest.mark.xdist_group("airflow"),
-    pytest.mark.timeout(2400),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(2400)]
 
 _ALL = ["plain", "retrying", "skipping", "mapped", "grouped", "deferring", "failing", "task_timing_out"]
 _ROUNDS = 2

@@ -13,13 +13,9 @@ from tests.faults.conftest import NoteFault
 from tests.faults.deployments.bundles import bundled_deployment, local_bundle
 from tests.faults.deployments.production import TOPIC
 from tests.faults.deployments.sources import messages_of
+from tests.faults.deployments.watched import MARKS
 
-pytestmark = [
-    pytest.mark.airflow_e2e,
-    pytest.mark.real_kafka,
-    pytest.mark.xdist_group("airflow"),
-    pytest.mark.timeout(900),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(900)]
 
 _DAGS = Path(__file__).parent / "dags"
 

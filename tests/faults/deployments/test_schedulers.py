@@ -15,15 +15,10 @@ from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault
 from tests.faults.deployments import operations
 from tests.faults.deployments.production import SOON_NOTICED, START_SECONDS, trigger_all
-from tests.faults.deployments.watched import Watched, watched_deployment
+from tests.faults.deployments.watched import MARKS, Watched, watched_deployment
 from tests.waiting import await_condition
 
-pytestmark = [
-    pytest.mark.airflow_e2e,
-    pytest.mark.real_kafka,
-    pytest.mark.xdist_group("airflow"),
-    pytest.mark.timeout(3000),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(3000)]
 
 _DAGS = Path(__file__).parent / "dags"
 _ALL = [

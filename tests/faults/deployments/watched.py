@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.store import Outbox
 from tests.brokers.jvm import KafkaCluster
@@ -15,6 +17,9 @@ from tests.faults.deployments.comparison import Comparison, compare
 from tests.faults.deployments.production import TOPIC, Production, production_options
 from tests.faults.deployments.sources import AirflowDatabase, messages_of
 from tests.waiting import await_condition
+
+#: What every test of a deployment is marked with, besides its timeout.
+MARKS = (pytest.mark.airflow_e2e, pytest.mark.real_kafka, pytest.mark.xdist_group("airflow"))
 
 _QUIET_SECONDS = 400
 _DRAINED_SECONDS = 90
