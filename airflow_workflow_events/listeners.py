@@ -31,6 +31,7 @@ from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.relaying import METRICS, HandOver, background_relay, open_destination, outbox_of
 from airflow_workflow_events.settings import Settings
+from airflow_workflow_events.startup import tell_unless_told
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def on_starting(component: object) -> None:
     global _in_job  # noqa: PLW0603 - the process's, like the component
     if _is_job(component):
         _in_job = True
+        _guarded("on_starting", tell_unless_told)
         _guarded("on_starting", _start_relay)
         _guarded("on_starting", _advise)
 

@@ -112,11 +112,17 @@ _refused: ContextVar[list[str] | None] = ContextVar("_refused", default=None)
 
 
 def _refuse(name: str, remedy: str) -> None:
-    message = f"[{CONFIG_SECTION}] {name} is {_required(name)!r}: {remedy}"
+    _refuse_because(name, f"is {_required(name)!r}: {remedy}")
+
+
+def _refuse_because(name: str, problem: str) -> None:
+    message = f"[{CONFIG_SECTION}] {name} {problem}"
     refused = _refused.get()
     if refused is None:
         raise ConfigurationError(message)
-    refused.append(f"{message}; the default, {OPTIONS[name]['default']}, is used")
+    default = OPTIONS[name]["default"]
+    used = "it counts as not set" if default is None else f"the default, {default}, is used"
+    refused.append(f"{message}; {used}")
 
 
 def listener_is_on() -> bool:
@@ -155,7 +161,17 @@ def default_conn_id() -> str:
 
 def _text(name: str) -> str | None:
     # The fallback serves processes in which Airflow has not read the providers' defaults.
-    value: Any = conf.get(CONFIG_SECTION, name, fallback=OPTIONS[name]["default"])
+    value: Any = None
+    problem = None
+    try:
+        value = conf.get(CONFIG_SECTION, name, fallback=OPTIONS[name]["default"])
+    except Exception as error:  # noqa: BLE001 - Airflow's own, whose text has all that a command printed
+        problem = (
+            f"cannot be read: {type(error).__name__}, see the command or the secrets backend that it names"
+        )
+    if problem is not None:  # outside of the handler, so that a traceback has nothing of that error
+        _refuse_because(name, problem)
+        value = OPTIONS[name]["default"]
     text = "" if value is None else str(value).strip()
     return text or None
 

@@ -25,7 +25,7 @@ _COMPONENTS = {
 }
 # Event types that the listener never publishes.
 _NOT_THE_LISTENERS = frozenset({"workflow.triggered", "workflow.deadline_missed"})
-# Options that hold a secret may be named with these endings, see Airflow's "Setting Configuration Options".
+# Sensitive options may be named with these endings, see Airflow's "Setting Configuration Options".
 _ENDINGS = ("_cmd", "_secret")
 
 
@@ -40,10 +40,22 @@ def told_at_start() -> None:
     register_pre_exec_callback(_tell)  # type: ignore[no-untyped-call]
 
 
+def tell_unless_told() -> None:
+    """Say what is on, for a job of Airflow 3.1, which asks no provider for its commands."""
+    if not _is_told:
+        _tell()
+
+
+# Forked children have what their parent said.
+_is_told = False
+
+
 def _tell(**_: object) -> None:
+    global _is_told  # noqa: PLW0603 - the process's
     relay = next((_COMPONENTS[one] for one in _COMPONENTS if sys.argv[1 : len(one) + 1] == [*one]), None)
     if relay is None:
         return
+    _is_told = True
     try:
         from airflow_workflow_events.settings import Settings, wrong_options
 
@@ -79,12 +91,13 @@ def _outbox_of(settings: Settings) -> str:
     """Return where the outbox is, without the login that its URL may hold."""
     if settings.outbox_url is None:
         return "none"
-    from sqlalchemy.engine import make_url
+    from airflow_workflow_events.errors import ConfigurationError
+    from airflow_workflow_events.outbox.engines import parsed_url
 
     try:
-        url = make_url(settings.outbox_url)
-    except Exception:  # noqa: BLE001 - the text may hold a password, and so may SQLAlchemy's error
-        return "not usable: outbox_url is not a URL"
+        url = parsed_url(settings.outbox_url)
+    except ConfigurationError as error:
+        return f"not usable: {error}"
     kind = url.get_backend_name()
     return f"{kind} {url.database}" if kind == "sqlite" else f"{kind} {url.database} at {url.host}"
 
@@ -103,11 +116,22 @@ def unknown_options() -> list[str]:
     mistakes = []
     for name in sorted(names):
         bare = next((name.removesuffix(end) for end in _ENDINGS if name.endswith(end)), name)
-        if bare not in OPTIONS:
+        if bare in OPTIONS and bare != name and not OPTIONS[bare].get("sensitive"):
+            mistakes.append(
+                f"[{CONFIG_SECTION}] {name} has no effect: Airflow reads only "
+                f"{' and '.join(_sensitive())} from a command or a secrets backend; set {bare} itself"
+            )
+        elif bare not in OPTIONS:
             close = difflib.get_close_matches(name, OPTIONS, 1)
             remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(OPTIONS))}"
             mistakes.append(f"[{CONFIG_SECTION}] {name} is not an option: {remedy}")
     return mistakes
+
+
+def _sensitive() -> list[str]:
+    from airflow_workflow_events.provider_info import OPTIONS
+
+    return [name for name in OPTIONS if OPTIONS[name].get("sensitive")]
 
 
 def filters_without_effect(settings: Settings) -> list[str]:

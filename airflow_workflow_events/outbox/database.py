@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import Connection, Engine
 
 from airflow_workflow_events import forks
 from airflow_workflow_events.errors import ConfigurationError, OutboxUnavailableError, printable
-from airflow_workflow_events.outbox.engines import LOCK_TIMEOUT_MS, make_engine, secrets_of
+from airflow_workflow_events.outbox.engines import LOCK_TIMEOUT_MS, make_engine, parsed_url, secrets_of
 from airflow_workflow_events.outbox.files import prepare_file
 
 __all__ = ["LOCK_TIMEOUT_MS", "OutboxDatabase"]
@@ -47,12 +47,7 @@ class OutboxDatabase:
     """
 
     def __init__(self, url: str, *, strict_path: bool = False) -> None:
-        try:
-            self._url = make_url(url)
-        except sa.exc.ArgumentError:  # whose text holds the URL, and so its password
-            raise ConfigurationError(
-                "the outbox's URL cannot be read: use sqlite:////path/outbox.db or postgresql://user@host/db"
-            ) from None
+        self._url = parsed_url(url)
         self.kind: str = self._url.get_backend_name()
         if self.kind not in {"sqlite", "postgresql"}:
             raise ConfigurationError(f"the outbox cannot live in {self.kind}: use sqlite or postgresql")

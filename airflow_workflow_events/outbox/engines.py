@@ -7,8 +7,10 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.pool import QueuePool
+
+from airflow_workflow_events.errors import ConfigurationError
 
 #: How long one call may wait for a lock that another process holds, in milliseconds. A scheduler calls this.
 LOCK_TIMEOUT_MS = 250
@@ -73,6 +75,27 @@ def _prepare(connection: Any, _record: object) -> None:
 def _text(data: bytes) -> str:
     """Return a text of SQLite's; what is not UTF-8 in it becomes surrogates, which no event can hold."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def parsed_url(text: str) -> URL:
+    """Return an outbox's URL.
+
+    Raises:
+        ConfigurationError: it is none; the message holds nothing of it, as it may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except (sa.exc.ArgumentError, ValueError):  # the latter for a port that is no number
+        raise ConfigurationError(
+            "the outbox's URL cannot be read: use sqlite:////path/outbox.db or postgresql://user@host/db"
+        ) from None
+    # What follows the first @ would be taken for the host, and be shown, and told by the driver.
+    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
+        raise ConfigurationError(
+            "the outbox's URL has more than one @, or a / before it: write @ in a user name or password as "
+            "%40, and / in a user name as %2F"
+        )
+    return url
 
 
 def secrets_of(url: URL) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 
 from airflow_workflow_events.compat import conf
@@ -10,6 +11,7 @@ from airflow_workflow_events.compat import conf
 import pytest
 
 from airflow_workflow_events import startup
+from airflow_workflow_events.errors import ConfigurationError
 from airflow_workflow_events.settings import Settings, wrong_options
 
 SetOptions = Callable[..., None]
@@ -112,3 +114,58 @@ def test_a_file_of_options_is_checked_as_the_environment_is(monkeypatch: pytest.
         assert startup.unknown_options() == ["[workflow_events] topics is not an option: did you mean topic?"]
     finally:
         conf.remove_option("workflow_events", "topics")
+
+
+@pytest.mark.parametrize("name", ["topic_cmd", "conn_id_secret", "listener_cmd"])
+def test_a_command_or_a_secret_of_an_option_that_airflow_reads_from_neither_is_told(
+    set_options: SetOptions, name: str
+) -> None:
+    set_options(**{name: "echo true"})
+    [line] = startup.unknown_options()
+    assert f"{name} has no effect: Airflow reads only outbox_url from a command" in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://etl:s3@cret@db/events",
+        "postgresql://e/tl:s3cret@db/events",
+        "postgresql://etl:s3cret/events",
+        "s3cret",
+    ],
+)
+def test_nothing_of_a_url_that_is_none_is_told(
+    set_options: SetOptions, monkeypatch: pytest.MonkeyPatch, log_of: LogOf, url: str
+) -> None:
+    set_options(listener="True", outbox_url=url)
+    [line] = told(monkeypatch, log_of, "scheduler")
+    assert "outbox not usable: the outbox's URL" in line
+    assert "cret" not in line
+
+
+def test_what_a_command_printed_that_failed_is_not_told_and_the_listener_has_its_file(
+    set_options: SetOptions, monkeypatch: pytest.MonkeyPatch, log_of: LogOf
+) -> None:
+    set_options(listener="True", outbox_url_cmd="sh -c 'echo postgresql://etl:s3cret@db/events; exit 3'")
+    line, mistake = told(monkeypatch, log_of, "scheduler")
+    assert "workflow_events/outbox.db" in line
+    assert "outbox_url cannot be read: AirflowConfigException" in mistake
+    assert mistake.endswith("it counts as not set")
+    assert "s3cret" not in line + mistake
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("asks_providers", [True, False])
+def test_a_job_tells_it_once_whether_or_not_airflow_asks_providers_for_commands(
+    set_options: SetOptions, monkeypatch: pytest.MonkeyPatch, log_of: LogOf, asks_providers: bool
+) -> None:
+    set_options(listener="True")
+    monkeypatch.setattr(startup, "_is_told", False)
+    monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
+    if asks_providers:
+        startup._tell()
+    for _ in range(2):
+        startup.tell_unless_told()
+    assert log_of("startup").count("workflow events: listener on") == 1
