@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self, cast, get_args
@@ -14,6 +15,9 @@ from airflow_workflow_events.outbox.entries import Bounds, WhenFull
 from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS
 from airflow_workflow_events.selection import Selection
 
+#: Endings of an option's name with which Airflow reads it from a command or a secrets backend: sensitive ones
+#: alone, see Airflow's "Setting Configuration Options".
+INDIRECT_ENDINGS = ("_cmd", "_secret")
 #: A callback that may take longer than a day has no bound.
 MAX_TIMEOUT_SECONDS = 86_400
 
@@ -164,6 +168,7 @@ def _text(name: str) -> str | None:
     value: Any = None
     problem = None
     try:
+        _know_sensitive(name)
         value = conf.get(CONFIG_SECTION, name, fallback=OPTIONS[name]["default"])
     except Exception as error:  # noqa: BLE001 - Airflow's own, whose text has all that a command printed
         problem = (
@@ -174,6 +179,24 @@ def _text(name: str) -> str | None:
         value = OPTIONS[name]["default"]
     text = "" if value is None else str(value).strip()
     return text or None
+
+
+def _know_sensitive(name: str) -> None:
+    """See to it that Airflow reads a sensitive option from a command or a secret, if one is named.
+
+    On Airflow 3.1 a process that no command started, such as a task's in a pod, has not asked the providers
+    which options those are, and would take such an option for one that is not set.
+    """
+    if not OPTIONS[name].get("sensitive") or (CONFIG_SECTION, name) in conf.sensitive_config_values:
+        return
+    variable = f"AIRFLOW__{CONFIG_SECTION}__{name}".upper()
+    if any(
+        f"{variable}{ending.upper()}" in os.environ or conf.has_option(CONFIG_SECTION, f"{name}{ending}")
+        for ending in INDIRECT_ENDINGS
+    ):
+        from airflow.providers_manager import ProvidersManager
+
+        ProvidersManager().initialize_providers_configuration()  # type: ignore[no-untyped-call]
 
 
 def _list(name: str) -> tuple[str, ...]:

@@ -25,8 +25,6 @@ _COMPONENTS = {
 }
 # Event types that the listener never publishes.
 _NOT_THE_LISTENERS = frozenset({"workflow.triggered", "workflow.deadline_missed"})
-# Sensitive options may be named with these endings, see Airflow's "Setting Configuration Options".
-_ENDINGS = ("_cmd", "_secret")
 
 
 def told_at_start() -> None:
@@ -107,6 +105,7 @@ def unknown_options() -> list[str]:
     from airflow_workflow_events.compat import conf
 
     from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS
+    from airflow_workflow_events.settings import INDIRECT_ENDINGS
 
     prefix = f"AIRFLOW__{CONFIG_SECTION.upper()}__"
     # Not conf.getsection(), which would run the commands that some options are read from.
@@ -115,7 +114,7 @@ def unknown_options() -> list[str]:
         names.update(conf.options(CONFIG_SECTION))
     mistakes = []
     for name in sorted(names):
-        bare = next((name.removesuffix(end) for end in _ENDINGS if name.endswith(end)), name)
+        bare = next((name.removesuffix(end) for end in INDIRECT_ENDINGS if name.endswith(end)), name)
         if bare in OPTIONS and bare != name and not OPTIONS[bare].get("sensitive"):
             mistakes.append(
                 f"[{CONFIG_SECTION}] {name} has no effect: Airflow reads only "

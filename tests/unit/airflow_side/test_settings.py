@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from airflow_workflow_events import ConfigurationError
 from airflow_workflow_events.settings import Settings
+from tests.subprocesses import output_of
 
 SetOptions = Callable[..., None]
 
@@ -75,3 +77,15 @@ def test_the_uis_address_has_no_slash_at_its_end(
     set_options("api", base_url=value)
 
     assert Settings.load().base_url == url
+
+
+def test_a_process_that_no_command_of_airflow_started_reads_the_outbox_from_a_command(
+    set_options: SetOptions,
+) -> None:
+    """Airflow 3.1 has not asked the providers there which options are sensitive."""
+    set_options(outbox_url_cmd="echo postgresql://etl:s3cret@db/events")
+    code = (
+        "from airflow_workflow_events.settings import Settings;"
+        " print(Settings.load().outbox_url == 'postgresql://etl:s3cret@db/events')"
+    )
+    assert output_of(sys.executable, "-c", code).splitlines()[-1] == "True"
