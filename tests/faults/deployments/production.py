@@ -18,6 +18,7 @@ import httpx
 
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.store import Outbox
+from tests.faults.deployments.sources import Kill
 from tests.faults.processes.airflow_parts import AirflowParts
 from tests.programs import require_program
 from tests.waiting import await_condition
@@ -51,7 +52,7 @@ class Production(AirflowParts):
         paths = [str(packages), self._environment.get("PYTHONPATH", "")]
         self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._on_database = on_database
-        self.kills: list[datetime] = []
+        self.kills: list[Kill] = []
 
     def start_part(
         self, name: str, *command: str, options: Mapping[str, str] | None = None, **environment: str
@@ -97,7 +98,7 @@ class Production(AirflowParts):
     def kill_part(self, name: str) -> None:
         """``kill -9`` a process and its children, as the loss of its container does."""
         process = self._processes.pop(name)
-        self.kills.append(datetime.now(UTC))
+        self.kills.append(Kill(name, datetime.now(UTC)))
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

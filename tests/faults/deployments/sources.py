@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -44,6 +44,13 @@ class Transition:
     queued_at: datetime | None
     clear_number: int | None
     run_type: str | None
+
+
+class Kill(NamedTuple):
+    """A process of Airflow that was killed, by the name that the database knows it by."""
+
+    part: str
+    at: datetime
 
 
 class AirflowDatabase:

@@ -86,7 +86,7 @@ def test_runs_of_git_and_local_bundles_tell_what_their_own_version_did(
     )
     assert {task_id for run_id, task_id in tasks if run_id == before} == {"first", "second"}
     assert {task_id for run_id, task_id in tasks if run_id == after} == {"first", "second", "third"}
-    assert (found.unexplained, found.phantoms, found.missing.total()) == ([], [], 0), found.details()
+    assert (found.wrong, found.missing.total()) == ([], 0), found.details()
 
 
 def test_airflow_standalone_tells_what_it_did(
@@ -111,4 +111,4 @@ def test_airflow_standalone_tells_what_it_did(
         watched.await_quiet()
         found = watched.compare()
     note_fault("airflow standalone", 1, remark=found.summary())
-    assert (found.unexplained, found.phantoms, found.missing.total()) == ([], [], 0), found.details()
+    assert (found.wrong, found.missing.total()) == ([], 0), found.details()

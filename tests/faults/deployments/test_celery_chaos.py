@@ -51,4 +51,4 @@ def test_events_outlast_workers_that_are_killed_in_mid_task_and_children_that_ar
         2 * _ROUNDS,
         remark=found.summary(),
     )
-    assert (found.unexplained, found.phantoms) == ([], []), found.details()
+    assert found.wrong == [], found.details()

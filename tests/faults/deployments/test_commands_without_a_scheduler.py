@@ -40,7 +40,7 @@ def test_what_a_command_leaves_during_an_outage_it_names_and_the_next_one_delive
         airflow.run_as("tasks-test", "airflow", "tasks", "test", "plain", "work")
         after = messages_of(kafka.bootstrap_servers, TOPIC)
     note_fault("airflow dags test, airflow tasks test; no scheduler, Kafka away", 1, remark=found.summary())
-    assert (found.unexplained, found.phantoms) == ([], []), found.details()
+    assert found.wrong == [], found.details()
     assert Counter(message["event_type"] for message in told) == {
         "task.started": 2,
         "task.completed": 2,

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.store import Outbox
@@ -73,14 +75,17 @@ class Watched:
     def _compare(self) -> Comparison:
         # The database is read first: whatever it knows has been told to the listener before.
         transitions = self.database.transitions()
-        return compare(
-            transitions,
-            messages_of(self.bootstrap_servers, TOPIC),
-            self.airflow.kills,
-            self.commands,
-            self.database.dags_failing_fast(),
-            self.marked,
-        )
+        seen: dict[str, Any] = {
+            "transitions": transitions,
+            "messages": messages_of(self.bootstrap_servers, TOPIC),
+            "kills": self.airflow.kills,
+            "commands": self.commands,
+            "failing_fast": self.database.dags_failing_fast(),
+            "marked": self.marked,
+        }
+        # Kept beside the logs: what is wrong can be traced once the database and the broker are gone.
+        (self.airflow.home / "evidence.json").write_bytes(to_json(seen))
+        return compare(**seen)
 
 
 @contextmanager
