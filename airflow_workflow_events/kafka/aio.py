@@ -18,6 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from airflow_workflow_events.errors import KafkaError, KafkaQueueFullError, KafkaTimeoutError, printable
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka.config import check_whole_number
+from airflow_workflow_events.kafka.oauth import waits_for_token
 from airflow_workflow_events.kafka.pending import timeout_error
 from airflow_workflow_events.kafka.producer import CONNECT_TIMEOUT_MS, WorkflowEventProducer
 from airflow_workflow_events.kafka.reports import DeliveryReport
@@ -42,9 +43,7 @@ class _LaterProducer(WorkflowEventProducer):
     """Makes no client in its constructor where that has to wait for a token."""
 
     def _opens_at_once(self, config: Mapping[str, Any]) -> bool:
-        # confluent-kafka waits for a token of its own source, too.
-        own_source = str(config.get("sasl.oauthbearer.metadata.authentication.type", ""))
-        return config.get("oauth_cb") is None and own_source in {"", "none"}
+        return not waits_for_token(config)
 
 
 _LaterProducer.__name__ = WorkflowEventProducer.__name__  # what its repr says
@@ -176,7 +175,7 @@ class AsyncWorkflowEventProducer:
         try:
             await self._open()
         except KafkaError as error:
-            log.error("event %s was not delivered: %s", event.event_id, error)
+            log.error("event %s was not delivered: %s", printable(event.event_id), error)
             return DeliveryReport(event.event_id, topic or self._producer.topic, error=error)
         finally:
             self._sent_early -= 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from signal import Signals
 from time import monotonic
@@ -27,6 +27,7 @@ from airflow_workflow_events.kafka.handling import (
 )
 from airflow_workflow_events.kafka.intake import Passed, ReceivedEvent, Taken
 from airflow_workflow_events.kafka.message_headers import drop_unreadable
+from airflow_workflow_events.kafka.oauth import waits_for_token
 from airflow_workflow_events.kafka.producer import CONNECT_TIMEOUT_MS
 
 _SLICE_SECONDS = 0.5
@@ -40,6 +41,16 @@ def _with_parameters_of(
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[AsyncWorkflowEventConsumer, _P], None]]:
     """Say for type checkers that a constructor takes the parameters of the synchronous one."""
     return lambda constructor: constructor
+
+
+class _LaterConsumer(WorkflowEventConsumer):
+    """Makes no client in its constructor where that has to wait for a token."""
+
+    def _opens_at_once(self, config: Mapping[str, Any]) -> bool:
+        return not waits_for_token(config)
+
+
+_LaterConsumer.__name__ = WorkflowEventConsumer.__name__  # what its repr says
 
 
 class AsyncWorkflowEventConsumer:
@@ -58,7 +69,9 @@ class AsyncWorkflowEventConsumer:
         self, *args: Any, connect: bool = True, connect_timeout_ms: int = CONNECT_TIMEOUT_MS, **options: Any
     ) -> None:
         check_whole_number("connect_timeout_ms", connect_timeout_ms, minimum=1)
-        self._consumer = WorkflowEventConsumer(*args, connect=False, **options)
+        self._consumer: WorkflowEventConsumer = _LaterConsumer(
+            *args, connect=False, connect_timeout_ms=connect_timeout_ms, **options
+        )
         self._connect = connect
         self._connect_timeout_seconds = connect_timeout_ms / 1000
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workflow-events-consumer")
@@ -102,7 +115,8 @@ class AsyncWorkflowEventConsumer:
 
         Raises:
             KafkaConnectionError: none answered within ``connect_timeout_ms``.
-            KafkaAuthenticationError: the broker refused the credentials or the certificate.
+            KafkaAuthenticationError: the broker refused the credentials or the certificate, or ``oauth_cb``
+                gave no token.
         """
         if self._connect:
             try:

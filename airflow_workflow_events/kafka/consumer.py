@@ -196,6 +196,7 @@ class WorkflowEventConsumer:
                 start,
                 in_group=group_id is not None,
                 token_seconds=connect_timeout_ms / 1000,
+                opens_at_once=self._opens_at_once(client_config),
             ),
             events,
             max_event_bytes=max_event_bytes,
@@ -211,6 +212,9 @@ class WorkflowEventConsumer:
             except KafkaError:
                 self.intake.close()
                 raise
+
+    def _opens_at_once(self, config: Mapping[str, Any]) -> bool:  # noqa: ARG002 - for the consumer for asyncio
+        return True
 
     def __repr__(self) -> str:
         state = "closed" if self.intake.client.closed else "open"

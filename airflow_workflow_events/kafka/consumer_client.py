@@ -56,6 +56,8 @@ class ConsumerClient:
         start: where partitions begin that the group has committed nothing of.
         in_group: whether to join the group of the configuration. Otherwise every partition is read.
         token_seconds: how long ``oauth_cb`` may take for its first token, in seconds. Default 10.
+        opens_at_once: whether to make the librdkafka client now; otherwise :meth:`open` does, which whatever
+            waits for the brokers calls. Default: now.
 
     Raises:
         ConfigurationError: librdkafka refuses the configuration.
@@ -70,6 +72,7 @@ class ConsumerClient:
         *,
         in_group: bool,
         token_seconds: float = TOKEN_SECONDS,
+        opens_at_once: bool = True,
     ) -> None:
         self.connection: Connection = Connection(config)
         self.stopped: bool = False
@@ -94,23 +97,39 @@ class ConsumerClient:
         self._paused: list[TopicPartition] = []
         self._failure: BaseException | None = None
         self._stale = False
-        with_token = with_first_token(config, token_seconds, self.connection.note_token_failure)
+        self._token_seconds = token_seconds
+        self._consumer: Any = None
+        if opens_at_once:
+            self.open()
+        _open_clients.add(self)
+
+    def open(self) -> None:
+        """Make the librdkafka client, unless there is one.
+
+        Raises:
+            ConfigurationError: librdkafka refuses the configuration.
+            KafkaAuthenticationError: ``oauth_cb`` gave no token.
+        """
+        if self._consumer is not None:
+            return
+        config = self._config
+        with_token = with_first_token(config, self._token_seconds, self.connection.note_token_failure)
         try:
             with forks.critical_section():  # librdkafka and SSL set up what all clients share
-                self._consumer = confluent_kafka.Consumer(
+                consumer = confluent_kafka.Consumer(
                     {**with_token, **self._callbacks(config)},
                     logger=self.connection.log,
                 )
-            if in_group:
-                self._consumer.subscribe(
-                    list(topics),
+            if self._in_group:
+                consumer.subscribe(
+                    self._topics,
                     on_assign=self._assignment.on_assign,
                     on_revoke=self._assignment.on_revoke,
                     on_lost=self._assignment.on_lost,
                 )
         except (KafkaException, ValueError, TypeError) as error:
             raise refused_configuration(error, config) from None
-        _open_clients.add(self)
+        self._consumer = consumer
 
     def check_connection(self, timeout: float) -> None:
         """Prove within ``timeout`` seconds that a broker answers; without a group, settle where to begin.
@@ -121,6 +140,7 @@ class ConsumerClient:
             KafkaConnectionError: no broker answered in time.
         """
         self.check_usable()
+        self.open()
         # To ask for the cluster's id connects to no broker, but waits for what librdkafka does each second.
         ask = partial(self._consumer.list_topics, self._topics[0])
         self.connection.prove(lambda seconds: ask(timeout=seconds), self.serve, timeout)
@@ -207,12 +227,14 @@ class ConsumerClient:
 
         Raises:
             ConsumerClosedError: the consumer is closed, or was made before a fork.
-            KafkaAuthenticationError: the broker refuses the credentials, and has never taken them.
+            KafkaAuthenticationError: the broker refuses the credentials, and has never taken them, or
+                ``oauth_cb`` gave no token.
             KafkaAuthorizationError: a topic or the group may not be read.
             KafkaError: the client cannot go on.
         """
         self.check_usable()
         try:
+            self.open()
             return self._poll(size, None if timeout is None else monotonic() + timeout)
         except BaseException as error:
             # A signal handler that raises may cost the very message that was taken from the queue.
@@ -326,6 +348,8 @@ class ConsumerClient:
         self.closed = True
         self._topic_ids.close()
         _open_clients.discard(self)
+        if self._consumer is None:
+            return
         closing = threading.Thread(
             target=cooperation.call, args=(self._consumer.close,), name="workflow-events-closing", daemon=True
         )

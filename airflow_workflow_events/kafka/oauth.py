@@ -22,6 +22,13 @@ Token = tuple[Any, ...]
 _LEAST_ITEMS, _MOST_ITEMS = 2, 4
 
 
+def waits_for_token(config: Mapping[str, Any]) -> bool:
+    """Return whether a client with this configuration waits for its first token where it is made."""
+    # confluent-kafka waits for a token of its own source, too.
+    own_source = str(config.get("sasl.oauthbearer.metadata.authentication.type", ""))
+    return config.get("oauth_cb") is not None or own_source not in {"", "none"}
+
+
 def with_first_token(
     config: Mapping[str, Any], timeout: float, note_failure: Callable[[str], None]
 ) -> dict[str, Any]:

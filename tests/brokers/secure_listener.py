@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,6 +214,20 @@ def grant(open_servers: str, user: str, *grants: str) -> None:
         return len(admin.describe_acls(everything, request_timeout=30).result()) >= len(wanted)
 
     await_condition(known, timeout_seconds=30, what=f"the grants of {user}")
+
+
+def unsecured_token(user: str) -> Callable[[str], tuple[str, float]]:
+    """A callback that returns a token without a signature (RFC 7519, section 6)."""
+
+    def part(document: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
+
+    def token(_config: str) -> tuple[str, float]:
+        now = int(time.time())
+        claims = {"sub": user, "iat": now, "exp": now + 600}
+        return f"{part({'alg': 'none'})}.{part(claims)}.", now + 600.0
+
+    return token
 
 
 def _binding(user: str, operation: str, kind: str, name: str) -> AclBinding:

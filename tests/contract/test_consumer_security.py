@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_workflow_events import WorkflowEventConsumer
+from airflow_workflow_events import AsyncWorkflowEventConsumer, WorkflowEventConsumer
 from airflow_workflow_events.errors import (
     ConfigurationError,
     KafkaAuthenticationError,
@@ -19,6 +19,8 @@ from airflow_workflow_events.errors import (
 from tests.broker import Broker
 from tests.brokers.certificates import make_certificates
 from tests.brokers.jvm import SecureListener
+from tests.brokers.secure_listener import unsecured_token
+from tests.contract.async_consuming import take as take_async
 from tests.contract.consuming import (
     QUICK,
     numbers,
@@ -65,6 +67,26 @@ def test_a_user_with_permission_reads(
 
     with WorkflowEventConsumer(group_id=maybe_group, **options) as consumer:
         assert numbers(take(consumer, 3)) == [0, 1, 2]
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize("connect", [True, False])
+async def test_a_user_with_a_token_reads_on_an_event_loop(
+    secure_listener: SecureListener, real_broker: Broker, maybe_group: str | None, connect: bool
+) -> None:
+    topic = f"events-{uuid.uuid4()}"
+    real_broker.create_topic(topic)
+    publish(real_broker, topic, range(3))
+    options = login(secure_listener, "reader") | {"sasl_mechanism": "OAUTHBEARER", "sasl_username": None}
+    consumer = AsyncWorkflowEventConsumer(
+        **options | {"sasl_password": None, "topic": topic, "start_from": "earliest", "connect": connect},
+        group_id=maybe_group,
+        oauth_cb=unsecured_token("reader"),
+    )
+
+    async with consumer:
+        assert numbers(await take_async(consumer, 3)) == [0, 1, 2]
+        await consumer.commit()
 
 
 @pytest.mark.real_kafka

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,6 +18,7 @@ from airflow_workflow_events.errors import (
 )
 from tests.brokers.certificates import make_certificates
 from tests.brokers.jvm import SecureListener
+from tests.brokers.secure_listener import unsecured_token
 from tests.events import make_event, make_events
 
 pytestmark = pytest.mark.real_kafka
@@ -46,20 +43,6 @@ def login(listener: SecureListener, user: str = "writer", mechanism: str = "SCRA
         "sasl_password": listener.users[user],
         "ssl_ca_location": Path(listener.ca_location),
     }
-
-
-def unsecured_token(user: str) -> Callable[[str], tuple[str, float]]:
-    """A callback that returns a token without a signature (RFC 7519, section 6)."""
-
-    def part(document: dict[str, Any]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
-
-    def token(_config: str) -> tuple[str, float]:
-        now = int(time.time())
-        claims = {"sub": user, "iat": now, "exp": now + 600}
-        return f"{part({'alg': 'none'})}.{part(claims)}.", now + 600.0
-
-    return token
 
 
 @pytest.mark.parametrize("mechanism", PASSWORD_MECHANISMS)

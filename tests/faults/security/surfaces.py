@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_workflow_events import (
+    AsyncWorkflowEventConsumer,
     AsyncWorkflowEventProducer,
     WorkflowEventConsumer,
     WorkflowEventProducer,
@@ -119,6 +120,15 @@ def _consumer(attempt: Attempt, group_id: str | None = None) -> None:
         assert next(iter(consumer)) is not None
 
 
+def _async_consumer(attempt: Attempt) -> None:
+    async def read() -> None:
+        options = attempt.options | {"start_from": "earliest"}
+        async with AsyncWorkflowEventConsumer(**options) as consumer, asyncio.timeout(BOUND_SECONDS):
+            assert await anext(consumer.records()) is not None
+
+    asyncio.run(read())
+
+
 def _consumer_in_group(attempt: Attempt) -> None:
     _consumer(attempt, f"reports-{uuid.uuid4()}")
 
@@ -168,6 +178,7 @@ SURFACES: dict[str, tuple[str, Callable[[Attempt], str | None]]] = {
     "callback": (WRITES, _callback),
     "relay": (WRITES, _relay),
     "consumer": (READS, _consumer),
+    "asyncio consumer": (READS, _async_consumer),
     "sensor": (READS, _sensor),
     "deferred sensor": (READS, _deferred_sensor),
     "consumer in a group": (IN_GROUP, _consumer_in_group),

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Message
 
 from airflow_workflow_events import (
+    AsyncWorkflowEventConsumer,
     AsyncWorkflowEventProducer,
     WorkflowEventConsumer,
     WorkflowEventProducer,
@@ -89,25 +90,67 @@ def test_the_first_token_is_fetched_once_and_a_later_failure_is_noted() -> None:
     assert noted == ["ConnectionError: down, ***"]
 
 
-async def test_the_event_loop_goes_on_while_a_token_is_waited_for() -> None:
-    asked, release = threading.Event(), threading.Event()
+class Provider:
+    """An identity provider that answers, in vain, once the event loop lets it."""
 
-    def callback(_config: str) -> tuple[str, float]:
-        asked.set()
-        release.wait()  # the loop below releases it, which it could not if it stood still
+    def __init__(self) -> None:
+        self._asked, self._release = threading.Event(), threading.Event()
+
+    def __call__(self, _config: str) -> tuple[str, float]:
+        self._asked.set()
+        self._release.wait()  # the loop releases it, which it could not if it stood still
         raise ConnectionError("down")
 
-    producer = AsyncWorkflowEventProducer(**OPTIONS, oauth_cb=callback, connect=False)
+    async def answer(self) -> None:
+        """Wait until it is asked, and have it answer."""
+        while not self._asked.is_set():
+            await asyncio.sleep(0.01)
+        self._release.set()
+
+
+async def test_the_event_loop_goes_on_while_a_producer_waits_for_a_token() -> None:
+    provider = Provider()
+    producer = AsyncWorkflowEventProducer(**OPTIONS, oauth_cb=provider, connect=False)
     sent = [producer.send(make_event()) for _ in range(2)]
-    while not asked.is_set():
-        await asyncio.sleep(0.01)
-    release.set()
+    await provider.answer()
 
     for report in await asyncio.gather(*sent):
         assert isinstance(report.error, KafkaAuthenticationError)
     with pytest.raises(KafkaAuthenticationError):
         await producer.publish_event(make_event())
     assert await producer.close()
+
+
+@pytest.mark.parametrize("connect", [True, False])
+@pytest.mark.parametrize("group_id", [None, "reports"])
+async def test_the_event_loop_goes_on_while_a_consumer_waits_for_a_token(
+    connect: bool, group_id: str | None
+) -> None:
+    provider = Provider()
+    consumer = AsyncWorkflowEventConsumer(**OPTIONS, group_id=group_id, oauth_cb=provider, connect=connect)
+
+    async def read() -> None:
+        async with consumer:
+            await anext(consumer.records())
+
+    reading = asyncio.ensure_future(read())
+    await provider.answer()
+
+    with pytest.raises(KafkaAuthenticationError, match="down"):
+        await reading
+    assert "closed" in repr(consumer)
+
+
+async def test_a_consumer_that_was_never_asked_for_anything_asks_for_no_token() -> None:
+    async with AsyncWorkflowEventConsumer(**OPTIONS, oauth_cb=failing, connect=False):
+        pass
+
+
+async def test_a_consumer_gives_a_hanging_callback_up_within_the_users_bound() -> None:
+    provider = Provider()
+    with pytest.raises(KafkaAuthenticationError, match=r"no token within 0\.05 s"):
+        await AsyncWorkflowEventConsumer(**OPTIONS, oauth_cb=provider, connect_timeout_ms=50).start()
+    await provider.answer()
 
 
 def test_a_dead_letter_waits_for_a_token_that_cannot_be_had_and_says_why(
