@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
+    AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
 )
@@ -179,11 +180,21 @@ class WorkflowEventSensor(BaseSensorOperator):
             if self._trouble is None:
                 raise
             raise AirflowSensorTimeout(_with_trouble(str(error), self._trouble)) from None
+        except AirflowSkipException as skip:
+            raise _skip_with_reason(skip, self._trouble) from skip.__cause__
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Do what every sensor does when its trigger has fired, and have a skipped task say why."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException as skip:
+            raise _skip_with_reason(skip) from skip.__cause__
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Read the topic from ``since``: to its end, or in mode ``poke`` until the sensor's timeout."""
         from airflow_workflow_events.hooks import WorkflowEventHook
 
+        self._trouble = None  # the last poke's may be over
         trigger = self._trigger(context)
         options: dict[str, Any] = {"topic": trigger.topic} if trigger.topic else {}
         hook = WorkflowEventHook(trigger.workflow_events_conn_id)
@@ -275,6 +286,13 @@ class WorkflowEventSensor(BaseSensorOperator):
 
 def _with_trouble(message: str, trouble: str | None) -> str:
     return f"{message} (Kafka said last: {trouble})" if trouble else message
+
+
+def _skip_with_reason(skip: AirflowSkipException, trouble: str | None = None) -> AirflowSkipException:
+    """Return Airflow's skip of a failed sensor with what it failed of: Airflow logs the text alone."""
+    if skip.__cause__ is None:
+        return AirflowSkipException(_with_trouble(str(skip), trouble))
+    return AirflowSkipException(f"{str(skip).rstrip('.')}: {printable(skip.__cause__)}")
 
 
 def _due(run: Any) -> dt.datetime:

@@ -244,7 +244,7 @@ def test_an_event_of_fail_on_ends_it(
         poke(fail_on="workflow.*", event_type="orders.loaded", mode=mode, soft_fail=soft_fail)
     failure = ended.value.__cause__ if soft_fail else ended.value
     assert isinstance(failure, AirflowFailException)
-    assert "DiskFull: no space left" in str(failure)
+    assert "DiskFull: no space left" in str(ended.value)
 
 
 def test_an_outage_that_is_there_when_it_begins_is_survived(
@@ -273,11 +273,48 @@ def test_an_outage_while_it_waits_is_survived(
     assert result.result(_SECONDS)["event_id"] == event.event_id
 
 
-def test_an_outage_does_not_extend_the_timeout(own_broker: EmbeddedBroker) -> None:
+TIMEOUTS = pytest.mark.parametrize(
+    ("soft_fail", "end"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
+)
+_SAID_LAST = (
+    r"Sensor has timed out.* \(Kafka said last: .*(Connection refused|Connect to|brokers are down).*\)"
+)
+
+
+@TIMEOUTS
+def test_an_outage_does_not_extend_the_timeout_and_is_its_reason(
+    own_broker: EmbeddedBroker, soft_fail: bool, end: type[Exception]
+) -> None:
     own_broker.take_down()
 
-    with pytest.raises(AirflowSensorTimeout):
-        poke(timeout=0.5)
+    with pytest.raises(end, match=_SAID_LAST):
+        poke(timeout=0.5, soft_fail=soft_fail)
+
+
+@TIMEOUTS
+def test_an_outage_while_it_waits_is_the_reason_of_its_timeout(
+    own_broker: EmbeddedBroker,
+    opened: Opened,
+    poking: Callable[..., Future[Any]],
+    soft_fail: bool,
+    end: type[Exception],
+) -> None:
+    result = poking(timeout=4, soft_fail=soft_fail)
+    await_condition(lambda: opened.empty_handed > 5, timeout_seconds=_SECONDS, what="it to wait")
+    own_broker.take_down()
+
+    with pytest.raises(end, match=_SAID_LAST):
+        result.result(_SECONDS)
+
+
+@TIMEOUTS
+def test_a_timeout_for_want_of_an_event_says_nothing_of_kafka(
+    connection: str, event_topic: str, soft_fail: bool, end: type[Exception]
+) -> None:
+    with pytest.raises(end) as ended:
+        poke(timeout=0.5, soft_fail=soft_fail)
+
+    assert "Kafka" not in str(ended.value)
 
 
 def test_with_mode_reschedule_an_outage_is_survived(own_broker: EmbeddedBroker) -> None:

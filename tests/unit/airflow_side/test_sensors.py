@@ -363,9 +363,12 @@ def test_so_is_one_in_the_process_of_a_test_of_the_dag(soft_fail: bool, end: typ
         resumed({"failed": True, "timed_out": True}, soft_fail=soft_fail)
 
 
-def test_a_timeout_says_what_kafka_said_last() -> None:
-    with pytest.raises(AirflowSensorTimeout, match=r"\(Kafka said last: group x: Read is missing\)"):
-        resumed({"failed": True, "timed_out": True, "trouble": "group x: Read is missing"})
+@pytest.mark.parametrize(("soft_fail", "end"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)])
+def test_a_timeout_says_what_kafka_said_last(soft_fail: bool, end: type[Exception]) -> None:
+    with pytest.raises(end, match=r"came within .* s \(Kafka said last: group x: Read is missing\)"):
+        resumed(
+            {"failed": True, "timed_out": True, "trouble": "group x: Read is missing"}, soft_fail=soft_fail
+        )
 
 
 @pytest.mark.parametrize(("text", "operand"), [("100", 100), ("1.5", 1.5), ("2026-01-02", "2026-01-02")])
