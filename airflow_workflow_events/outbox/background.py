@@ -41,7 +41,8 @@ POLL_SECONDS = 0.5
 EXIT_SECONDS = 10.0
 #: A relay not heard of for so long is taken for dead, in seconds; it says that it lives every two seconds.
 SILENCE_SECONDS = 20.0
-#: How many routes are delivered to at once; as many again, of those whose last attempt failed.
+#: How many routes are delivered to at once, and as many again of those whose last attempt failed; those that
+#: hang do not count.
 MOST_WORKERS = 16
 
 _LINGER_SECONDS = 0.01

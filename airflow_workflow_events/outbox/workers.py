@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable
+from time import monotonic
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -12,6 +13,10 @@ Job = Callable[[], object]
 
 # Starting a thread for every burst of events costs more than delivering a few of them.
 _LINGER_SECONDS = 5.0
+# A job that runs longer waits for something that is away, and keeps no other from running.
+_HANGING_SECONDS = 1.0
+# Threads that wait cost memory alone, but that of a process of Airflow.
+_MOST_THREADS = 256
 
 
 class Workers:
@@ -21,7 +26,7 @@ class Workers:
 
     Args:
         name: the threads' name.
-        most: how many threads at most.
+        most: how many jobs run at once, apart from those that hang. At most 256 threads in all.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -29,17 +34,21 @@ class Workers:
         self._most = most
         self._changed = threading.Condition(threading.Lock())
         self._waiting: dict[Hashable, Job] = {}
-        self._running: set[Hashable] = set()
+        self._running: dict[Hashable, float] = {}  # since when
         self._threads = 0
         self._idle = 0
 
     def submit(self, key: Hashable, job: Job) -> None:
-        """Have a job run soon, and after the one of this key that runs now; replaces one that waits."""
+        """Have a job run soon, and after the one of this key that runs now; replaces one that waits.
+
+        Whether jobs hang meanwhile is looked at here: whoever submits what waits again has it run in their
+        stead.
+        """
         with self._changed:
             self._waiting[key] = job
             self._changed.notify_all()
             runnable = len(self._waiting.keys() - self._running)
-            if runnable > self._idle and self._threads < self._most:
+            if runnable > self._idle and self._threads < self._most_threads():
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 thread.start()
                 self._threads += 1
@@ -48,6 +57,11 @@ class Workers:
         """Wait until no job runs or waits, at most ``timeout`` seconds; return whether that is so."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._running and not self._waiting, timeout)
+
+    def _most_threads(self) -> int:
+        hanging_since = monotonic() - _HANGING_SECONDS
+        hanging = sum(began < hanging_since for began in self._running.values())
+        return min(self._most + hanging, _MOST_THREADS)
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
@@ -58,7 +72,7 @@ class Workers:
                 log.exception("the relay goes on after")
             finally:
                 with self._changed:
-                    self._running.discard(key)
+                    del self._running[key]
                     self._changed.notify_all()
 
     def _take(self) -> tuple[Hashable, Job] | None:
@@ -70,7 +84,7 @@ class Workers:
                 if not told and self._next() is None:
                     self._threads -= 1
                     return None
-            self._running.add(key)
+            self._running[key] = monotonic()
             return key, self._waiting.pop(key)
 
     def _next(self) -> Hashable | None:
