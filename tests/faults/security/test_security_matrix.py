@@ -6,8 +6,6 @@ import logging
 import os
 import re
 import traceback
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -16,12 +14,7 @@ import pytest
 from airflow_workflow_events import EmbeddedBroker
 from airflow_workflow_events.errors import KafkaAuthorizationError
 from airflow_workflow_events.kafka.topics import check_writable
-from airflow_workflow_events.testing.waits import close_what_waits
-from tests.broker import Broker
-from tests.brokers.certificates import make_certificates
-from tests.brokers.jvm import KafkaCluster
-from tests.brokers.secure_listener import GRANTED_PREFIX, SecureListener
-from tests.contract.consuming import publish
+from tests.brokers.secure_listener import SecureListener
 from tests.faults.conftest import SCALE_VARIABLE
 from tests.faults.security.cells import CANARY, GOOD, IN_GROUP, READS, REFUSED, WRITES, Cell, Site
 from tests.faults.security.conftest import ROW
@@ -40,25 +33,6 @@ def chosen(cells: dict[str, Cell]) -> list[tuple[str, str]]:
             fitting = [fitting[number % len(fitting)]]
         pairs += [(name, surface) for surface in fitting]
     return pairs
-
-
-@pytest.fixture(scope="module")
-def site(kafka_cluster: KafkaCluster, real_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The session's Kafka, with a topic that holds an event."""
-    if kafka_cluster.secure is None:
-        pytest.skip("no real Kafka: openssl is not on the PATH")
-    topic = f"{GRANTED_PREFIX}{uuid.uuid4()}"
-    real_broker.create_topic(topic)
-    publish(real_broker, topic, range(1))
-    foreign = make_certificates(tmp_path_factory.mktemp("foreign"))
-    missing = f"{GRANTED_PREFIX}missing-{uuid.uuid4()}"
-    return Site(kafka_cluster.secure, kafka_cluster.bootstrap_servers, foreign, topic, missing)
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    yield
-    close_what_waits()
 
 
 class Trial:
@@ -100,17 +74,6 @@ class Trial:
             "delivered" if self.text is None else "told" if self.error is None else type(self.error).__name__
         )
         request.node.user_properties.append((ROW, (name, surface, outcome, self.seconds)))
-
-
-@pytest.fixture
-def everything(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Connections:
-    """Airflow's connections; what Airflow did to logging is undone, so that all of it is looked at."""
-    package = logging.getLogger("airflow_workflow_events")
-    monkeypatch.setattr(package, "propagate", True)
-    monkeypatch.setattr(package, "disabled", False)
-    return Connections(monkeypatch)
 
 
 @pytest.mark.real_kafka
