@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow_workflow_events.version import __version__
-
 if TYPE_CHECKING:
     from airflow_workflow_events.errors import (
         ConfigurationError,
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_workflow_events.kafka.embedded import EmbeddedBroker
     from airflow_workflow_events.kafka.producer import WorkflowEventProducer
     from airflow_workflow_events.kafka.reports import DeliveryReport
+    from airflow_workflow_events.version import __version__
 
 __all__ = [
     "AsyncWorkflowEventConsumer",
@@ -103,6 +102,7 @@ _MODULE_OF = {
     "SeenInSqlite": "events.seen",
     "WorkflowEventConsumer": "kafka.consumer",
     "WorkflowEventProducer": "kafka.producer",
+    "__version__": "version",
 }
 
 

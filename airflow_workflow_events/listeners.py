@@ -21,9 +21,10 @@ from airflow_workflow_events.errors import OutboxError, printable
 from airflow_workflow_events.events.model import EventType, WorkflowEvent
 from airflow_workflow_events.executors import advice_on_outbox
 from airflow_workflow_events.forks import once_per_process
-from airflow_workflow_events.lifecycle import lifecycle_event, rows
+from airflow_workflow_events.lifecycle import rows
 from airflow_workflow_events.lifecycle.choice import Choice
 from airflow_workflow_events.lifecycle.reading import enum_value, get, text_or_none
+from airflow_workflow_events.lifecycle.translate import lifecycle_event
 from airflow_workflow_events.marked_dags import dag_of_row, run_of_task
 from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
 from airflow_workflow_events.outbox.entries import Route

@@ -12,8 +12,8 @@ from airflow_workflow_events.compat import BaseOperator
 
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, OutboxError
 from airflow_workflow_events.events.model import EventType, check_event_type
-from airflow_workflow_events.lifecycle import published_event, run_identity
-from airflow_workflow_events.lifecycle.reading import text_or_none
+from airflow_workflow_events.lifecycle.reading import run_identity, text_or_none
+from airflow_workflow_events.lifecycle.translate import published_event
 from airflow_workflow_events.settings import Settings
 
 if TYPE_CHECKING:

@@ -19,8 +19,10 @@ from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import ConfigurationError, printable
 from airflow_workflow_events.events.model import WorkflowEvent, check_event_type
 from airflow_workflow_events.kafka.config import check_topic
-from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS, Outcome, lifecycle_event, run_identity
+from airflow_workflow_events.lifecycle.assembly import LIFECYCLE_FIELDS
 from airflow_workflow_events.lifecycle.failures import QUESTION_SECONDS
+from airflow_workflow_events.lifecycle.reading import run_identity
+from airflow_workflow_events.lifecycle.translate import Outcome, lifecycle_event
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.relaying import METRICS, HandOver, outbox_of, route_to
 from airflow_workflow_events.settings import MAX_TIMEOUT_SECONDS, Settings

@@ -9,8 +9,9 @@ pytest imports this package whether or not a test uses it, so each name loads it
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airflow_workflow_events.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from airflow_workflow_events.kafka.embedded import EmbeddedBroker
@@ -31,22 +32,13 @@ __all__ = [
     "slow_broker",
 ]
 
-_MODULE_OF = {
-    "AirflowConnections": "testing.airflow_options",
-    "EmbeddedBroker": "kafka.embedded",
-    "PublishedEvents": "testing.published",
-    **dict.fromkeys(("make_event", "make_lifecycle_event", "run_events"), "testing.factories"),
-    **dict.fromkeys(("broker_down", "refusing_broker", "slow_broker"), "testing.faults"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"airflow_workflow_events.{_MODULE_OF[name]}"), name)
-    globals()[name] = value  # the next access finds it without coming here
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "AirflowConnections": f"{__name__}.airflow_options",
+        "EmbeddedBroker": "airflow_workflow_events.kafka.embedded",
+        "PublishedEvents": f"{__name__}.published",
+        **dict.fromkeys(("make_event", "make_lifecycle_event", "run_events"), f"{__name__}.factories"),
+        **dict.fromkeys(("broker_down", "refusing_broker", "slow_broker"), f"{__name__}.faults"),
+    },
+)

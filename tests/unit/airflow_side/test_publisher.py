@@ -15,7 +15,7 @@ from airflow.sdk import DagRunState
 from confluent_kafka import KafkaError as Code
 
 from airflow_workflow_events import ConfigurationError, EmbeddedBroker, WorkflowEvent
-from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS
+from airflow_workflow_events.lifecycle.assembly import LIFECYCLE_FIELDS
 from airflow_workflow_events.metrics import FAILED as FAILED_METRIC
 from airflow_workflow_events.metrics import PUBLISHED as PUBLISHED_METRIC
 from airflow_workflow_events.publisher import Publication

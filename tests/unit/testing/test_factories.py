@@ -16,7 +16,8 @@ from airflow.sdk import DagRunState, TaskInstanceState
 
 from airflow_workflow_events import EventType
 from airflow_workflow_events.events import decode, encode
-from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS, lifecycle_event
+from airflow_workflow_events.lifecycle.assembly import LIFECYCLE_FIELDS
+from airflow_workflow_events.lifecycle.translate import lifecycle_event
 from airflow_workflow_events.settings import Settings
 from airflow_workflow_events.testing import make_event, make_lifecycle_event, run_events
 from tests.unit.airflow_side.contexts import (

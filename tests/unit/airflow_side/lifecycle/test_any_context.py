@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_workflow_events import ConfigurationError, EventType
 from airflow_workflow_events.callbacks import publish_on_failure, publish_on_success, workflow_event_callback
 from airflow_workflow_events.events.codec import decode, encode
-from airflow_workflow_events.lifecycle import Outcome, lifecycle_event
+from airflow_workflow_events.lifecycle.translate import Outcome, lifecycle_event
 from airflow_workflow_events.notifications import WorkflowEventNotifier
 from airflow_workflow_events.settings import Settings
 

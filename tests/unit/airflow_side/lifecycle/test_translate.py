@@ -16,7 +16,8 @@ from airflow.utils.types import DagRunTriggeredByType
 
 from airflow_workflow_events import ConfigurationError, EventType, WorkflowEvent
 from airflow_workflow_events.events.codec import to_json
-from airflow_workflow_events.lifecycle import LIFECYCLE_FIELDS, Outcome, event_type_of, lifecycle_event
+from airflow_workflow_events.lifecycle.assembly import LIFECYCLE_FIELDS
+from airflow_workflow_events.lifecycle.translate import Outcome, event_type_of, lifecycle_event
 from airflow_workflow_events.settings import Settings
 from airflow_workflow_events.version import __version__
 from tests.airflow_names import DagSerialization
