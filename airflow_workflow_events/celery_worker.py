@@ -76,16 +76,7 @@ def _before_command(**_: object) -> None:
 
 def _is_needed() -> bool:
     """Whether the listener is on and its outbox is this host's own: elsewhere others relay from it."""
-    from airflow_workflow_events.compat import conf
-
-    from airflow_workflow_events.errors import WorkflowEventsError
     from airflow_workflow_events.settings import Settings
 
-    if not conf.getboolean("workflow_events", "listener", fallback=False):
-        return False
-    try:
-        url = Settings.load().outbox_url
-    except WorkflowEventsError as error:
-        log.error("no relay is started beside this worker: %s", error)
-        return False
-    return url is not None and url.startswith("sqlite")
+    settings = Settings.load()
+    return settings.listener and (settings.outbox_url or "").startswith("sqlite")

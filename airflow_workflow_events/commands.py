@@ -225,9 +225,13 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _outbox() -> Outbox:
-    from airflow_workflow_events.relaying import outbox_by_options
+    from airflow_workflow_events.relaying import outbox_for_commands
+    from airflow_workflow_events.settings import Settings
 
-    outbox = outbox_by_options()
+    settings = Settings.load()
+    for mistake in settings.mistakes:
+        print(printable(mistake), file=sys.stderr)
+    outbox = outbox_for_commands(settings)
     if outbox is None:
         raise SystemExit("there is no outbox: set [workflow_events] outbox_url")
     return outbox

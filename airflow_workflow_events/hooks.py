@@ -101,13 +101,13 @@ class WorkflowEventHook(KafkaBaseHook):
     def topic(self) -> str:
         """The default topic: the connection's, or ``[workflow_events] topic``."""
         with critical_section():
-            return str(self.fields.get("topic") or Settings.usable().topic)
+            return str(self.fields.get("topic") or Settings.load().topic)
 
     @unlocked_cached_property
     def environment(self) -> str:
         """The environment of events: the connection's, or ``[workflow_events] environment``."""
         with critical_section():
-            return str(self.fields.get("environment") or Settings.usable().environment)
+            return str(self.fields.get("environment") or Settings.load().environment)
 
     @unlocked_cached_property
     def get_conn(self) -> Any:

@@ -233,7 +233,7 @@ def _deliver_tasks_events() -> None:
 
 
 # Read once: options may be looked up in a secrets backend, which is nothing for the scheduler's thread.
-_settings = once_per_process(Settings.usable, inherited=True)
+_settings = once_per_process(Settings.load, inherited=True)
 
 
 def _outbox() -> Outbox:

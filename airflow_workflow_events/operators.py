@@ -120,7 +120,7 @@ class PublishWorkflowEventOperator(BaseOperator):
 
         # A DAG that renders templates as native objects makes a number of "{{ ds_nodash }}".
         hook = WorkflowEventHook(text_or_none(self.workflow_events_conn_id))
-        settings = Settings.usable()
+        settings = Settings.load()
         if self.on_failure == "outbox" and settings.outbox_url is None:
             raise ConfigurationError("on_failure='outbox' needs an outbox: set [workflow_events] outbox_url")
         event = published_event(

@@ -92,6 +92,8 @@ class Publication:
             from airflow_workflow_events.hooks import WorkflowEventHook
 
             settings = Settings.load()
+            for mistake in settings.mistakes:  # a task's log has nothing of what its component said at start
+                log.warning("%s", mistake)
             hook = WorkflowEventHook(self.conn_id or settings.conn_id)
             timeout_seconds = self.timeout_seconds or settings.callback_timeout_seconds
             attempt = _Attempt(self, hook, context, outcome, settings, monotonic() + timeout_seconds)

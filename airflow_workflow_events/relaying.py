@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from time import monotonic
@@ -21,7 +22,7 @@ from airflow_workflow_events.outbox.entries import Bounds, Route
 from airflow_workflow_events.outbox.gauges import report_gauges
 from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
-from airflow_workflow_events.settings import Settings, is_default_outbox, outbox_options
+from airflow_workflow_events.settings import Settings, default_outbox_file, is_default_outbox
 
 if TYPE_CHECKING:
     from airflow_workflow_events.hooks import WorkflowEventHook
@@ -72,17 +73,24 @@ def outbox_of(settings: Settings) -> Outbox | None:
     """Return this process's outbox, or ``None`` where ``[workflow_events] outbox_url`` names none.
 
     Raises:
-        ConfigurationError: an option of the outbox cannot be used.
+        ConfigurationError: ``outbox_url`` cannot be used.
     """
     if settings.outbox_url is None:
         return None
     return _outbox(settings.outbox_url, settings.outbox_bounds, settings.topic)
 
 
-def outbox_by_options() -> Outbox | None:
-    """Do what :func:`outbox_of` does without reading the options that have nothing to do with the outbox."""
-    url, bounds, topic = outbox_options()
-    return None if url is None else _outbox(url, bounds, topic)
+def outbox_for_commands(settings: Settings) -> Outbox | None:
+    """Do what :func:`outbox_of` does; where the listener is off, with the file that it had while it was on.
+
+    Events may wait there.
+
+    Raises:
+        ConfigurationError: ``outbox_url`` cannot be used.
+    """
+    if settings.outbox_url is None and default_outbox_file().exists():
+        settings = replace(settings, outbox_url=f"sqlite:///{default_outbox_file()}")
+    return outbox_of(settings)
 
 
 def _make_outbox(url: str, bounds: Bounds, topic: str) -> Outbox:
@@ -113,7 +121,7 @@ def open_destination(conn_id: str | None) -> ProducerDestination:
     from airflow_workflow_events.kafka.destination import RELAY_OPTIONS, ProducerDestination
 
     with critical_section():
-        hook = WorkflowEventHook(conn_id or Settings.usable().conn_id)
+        hook = WorkflowEventHook(conn_id or Settings.load().conn_id)
         environment = hook.fields.get("environment")
         # A broker that is away shows when something is delivered; until then it is no reason to look dead.
         # What it does not deliver stays in the outbox, and the relay says why, once.

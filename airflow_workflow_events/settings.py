@@ -6,11 +6,13 @@ import math
 import os
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self, cast, get_args
 
 from airflow_workflow_events.compat import conf
 
 from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.kafka.config import check_topic
 from airflow_workflow_events.outbox.entries import Bounds, WhenFull
 from airflow_workflow_events.provider_info import CONFIG_SECTION, OPTIONS
 from airflow_workflow_events.selection import Selection
@@ -20,6 +22,8 @@ from airflow_workflow_events.selection import Selection
 INDIRECT_ENDINGS = ("_cmd", "_secret")
 #: A callback that may take longer than a day has no bound.
 MAX_TIMEOUT_SECONDS = 86_400
+# Databases count in 64 bits, and a billion times a million is no bound at all.
+_MOST = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Settings:
         listener: whether the events of every DAG are published.
         mask_keys: globs of names behind which everything is masked.
         unmask_keys: globs of names behind which nothing is.
+        mistakes: a line for each option whose value cannot be used; its default is used instead.
         base_url: address of Airflow's UI, ``[api] base_url``, without a trailing slash.
     """
 
@@ -55,60 +60,42 @@ class Settings:
     listener: bool = False
     mask_keys: tuple[str, ...] = ()
     unmask_keys: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls) -> Self:
-        """Read the options.
+        """Read the options, with the default of each that cannot be used: a typing error costs no event.
 
-        Raises:
-            ConfigurationError: an option has a value that cannot be used; the message names it.
+        Every component tells the mistakes at its start, see :mod:`airflow_workflow_events.startup`.
         """
-        return cls(
-            conn_id=_required("conn_id"),
-            topic=_required("topic"),
-            environment=_required("environment"),
-            source_instance=_text("source_instance"),
-            callback_timeout_seconds=_positive("callback_timeout_seconds"),
-            conf_keys=frozenset(_list("conf_keys")),
-            outbox_url=_text("outbox_url") or _default_outbox_url(),
-            outbox_bounds=_bounds(),
-            selection=Selection(
-                dags_allow=_list("dags_allow"),
-                dags_deny=_list("dags_deny"),
-                tasks_allow=_list("tasks_allow"),
-                tasks_deny=_list("tasks_deny"),
-                event_types=_list("event_types"),
-                task_topic=_text("task_topic"),
-            ),
-            listener=listener_is_on(),
-            mask_keys=_list("mask_keys"),
-            unmask_keys=_list("unmask_keys"),
-            base_url=(conf.get("api", "base_url", fallback=None) or "").rstrip("/") or None,
-        )
-
-    @classmethod
-    def usable(cls) -> Self:
-        """Read the options, with the default of each that cannot be used.
-
-        For the listener, whose events a wrong bound on callbacks must not cost. What is wrong is told at
-        start, see :mod:`airflow_workflow_events.startup`.
-        """
-        refused = _refused.set([])
+        mistakes: list[str] = []
+        refused = _refused.set(mistakes)
         try:
-            return cls.load()
+            return cls(
+                conn_id=_required("conn_id"),
+                topic=_topic("topic") or OPTIONS["topic"]["default"],
+                environment=_required("environment"),
+                source_instance=_text("source_instance"),
+                callback_timeout_seconds=_positive("callback_timeout_seconds"),
+                conf_keys=frozenset(_list("conf_keys")),
+                outbox_url=_text("outbox_url") or _default_outbox_url(),
+                outbox_bounds=_bounds(),
+                selection=Selection(
+                    dags_allow=_list("dags_allow"),
+                    dags_deny=_list("dags_deny"),
+                    tasks_allow=_list("tasks_allow"),
+                    tasks_deny=_list("tasks_deny"),
+                    event_types=_list("event_types"),
+                    task_topic=_topic("task_topic"),
+                ),
+                listener=listener_is_on(),
+                mask_keys=_list("mask_keys"),
+                unmask_keys=_list("unmask_keys"),
+                base_url=(conf.get("api", "base_url", fallback=None) or "").rstrip("/") or None,
+                mistakes=tuple(dict.fromkeys(mistakes)),  # the last to be evaluated
+            )
         finally:
             _refused.reset(refused)
-
-
-def wrong_options() -> list[str]:
-    """Return what is wrong with the options' values, a line each."""
-    told: list[str] = []
-    refused = _refused.set(told)
-    try:
-        Settings.load()
-    finally:
-        _refused.reset(refused)
-    return list(dict.fromkeys(told))
 
 
 # Where to put what is wrong with options, in place of raising it.
@@ -135,6 +122,8 @@ def listener_is_on() -> bool:
     Raises:
         ConfigurationError: it is neither true nor false.
     """
+    if _text("listener") is None:
+        return False
     try:
         return bool(conf.getboolean(CONFIG_SECTION, "listener", fallback=False))
     except Exception:  # noqa: BLE001 - Airflow's own, whose home differs between its versions
@@ -142,20 +131,16 @@ def listener_is_on() -> bool:
         return False
 
 
-def outbox_options() -> tuple[str | None, Bounds, str]:
-    """Return the outbox's URL and bounds, and the topic where nobody names one, and read no other option.
+def default_outbox_file() -> Path:
+    """Return the file that the listener uses where no outbox is named."""
+    from airflow.configuration import AIRFLOW_HOME
 
-    Raises:
-        ConfigurationError: one of them has a value that cannot be used.
-    """
-    return _text("outbox_url") or _default_outbox_url(), _bounds(), _required("topic")
+    return Path(AIRFLOW_HOME) / "workflow_events" / "outbox.db"
 
 
 def is_default_outbox(url: str) -> bool:
     """Return whether this is the file that the listener uses where no outbox is named."""
-    from airflow.configuration import AIRFLOW_HOME
-
-    return url == f"sqlite:///{AIRFLOW_HOME}/workflow_events/outbox.db"
+    return url == f"sqlite:///{default_outbox_file()}"
 
 
 def default_conn_id() -> str:
@@ -205,11 +190,16 @@ def _list(name: str) -> tuple[str, ...]:
 
 def _default_outbox_url() -> str | None:
     """Return the file the listener uses where no outbox is named: it cannot do without."""
-    if not listener_is_on():
-        return None
-    from airflow.configuration import AIRFLOW_HOME
+    return f"sqlite:///{default_outbox_file()}" if listener_is_on() else None
 
-    return f"sqlite:///{AIRFLOW_HOME}/workflow_events/outbox.db"
+
+def _topic(name: str) -> str | None:
+    topic = _text(name)
+    try:
+        return None if topic is None else check_topic(topic)
+    except ConfigurationError:
+        _refuse(name, "use 1 to 249 letters, digits, '.', '_' or '-'")
+        return None
 
 
 def _required(name: str) -> str:
@@ -235,8 +225,8 @@ def _number(name: str) -> float:
 def _bounds() -> Bounds:
     numbers = {name: _number(f"outbox_{name}") for name in ("max_rows", "max_bytes", "max_age_hours")}
     for name, number in numbers.items():
-        if not 0 < number < math.inf:
-            _refuse(f"outbox_{name}", "use a number above 0")
+        if not 0 < number <= _MOST:
+            _refuse(f"outbox_{name}", f"use a number above 0, at most {_MOST}")
             numbers[name] = float(OPTIONS[f"outbox_{name}"]["default"])
     when_full = _required("outbox_when_full")
     if when_full not in get_args(WhenFull):

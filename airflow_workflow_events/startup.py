@@ -55,11 +55,16 @@ def _tell(**_: object) -> None:
         return
     _is_told = True
     try:
-        from airflow_workflow_events.settings import Settings, wrong_options
+        from airflow_workflow_events.settings import Settings
 
-        settings = Settings.usable()
+        settings = Settings.load()
         log.info("%s", summary(settings, relay))
-        for mistake in [*wrong_options(), *unknown_options(), *filters_without_effect(settings)]:
+        for mistake in [
+            *settings.mistakes,
+            *unknown_options(),
+            *filters_without_effect(settings),
+            *outbox_mistakes(settings),
+        ]:
             log.warning("%s", mistake)
     except Exception as error:  # noqa: BLE001 - whatever is wrong here, Airflow starts
         log.warning("the options of [workflow_events] cannot be read: %s: %s", type(error).__name__, error)
@@ -98,6 +103,38 @@ def _outbox_of(settings: Settings) -> str:
         return f"not usable: {error}"
     kind = url.get_backend_name()
     return f"{kind} {url.database}" if kind == "sqlite" else f"{kind} {url.database} at {url.host}"
+
+
+def outbox_mistakes(settings: Settings) -> list[str]:
+    """Return a line where the outbox cannot be used, or where events wait in a file that nobody relays."""
+    from airflow_workflow_events.errors import ConfigurationError, OutboxError
+    from airflow_workflow_events.outbox.database import OutboxDatabase
+    from airflow_workflow_events.outbox.store import Outbox
+    from airflow_workflow_events.settings import default_outbox_file, is_default_outbox
+
+    file = default_outbox_file()
+    url = settings.outbox_url or f"sqlite:///{file}"
+    if settings.outbox_url is None and not file.exists():
+        return []
+    try:
+        database = OutboxDatabase(url, strict_path=not is_default_outbox(url))
+        if settings.outbox_url is not None:
+            database.check()
+            return []
+        pending = Outbox(database).totals().pending
+        database.close()
+    except ConfigurationError:
+        return []  # the line of the start says it
+    except OutboxError as error:
+        return [str(error)]
+    if not pending:
+        return []
+    waiting = (
+        f"{pending} event(s) wait in {file}, and no relay delivers them while [workflow_events] listener is"
+    )
+    return [
+        f"{waiting} off: run `airflow workflow-events relay` until `airflow workflow-events outbox` shows 0"
+    ]
 
 
 def unknown_options() -> list[str]:

@@ -183,7 +183,7 @@ class WorkflowEventTrigger(BaseEventTrigger):
         if identity.get("workflow_events_conn_id") == DEFAULT_CONNECTION:
             del identity["workflow_events_conn_id"]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        return ".".join(filter(None, ("airflow-workflow-events", Settings.usable().source_instance, digest)))
+        return ".".join(filter(None, ("airflow-workflow-events", Settings.load().source_instance, digest)))
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait by itself: a sensor's trigger, and an asset's before Airflow 3.3."""

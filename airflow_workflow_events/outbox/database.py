@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from airflow_workflow_events import forks
-from airflow_workflow_events.errors import ConfigurationError, OutboxUnavailableError, printable
+from airflow_workflow_events.errors import OutboxUnavailableError, printable
 from airflow_workflow_events.outbox.engines import LOCK_TIMEOUT_MS, make_engine, parsed_url, secrets_of
 from airflow_workflow_events.outbox.files import prepare_file
 
@@ -43,16 +43,13 @@ class OutboxDatabase:
             Default ``False``: the folder is made.
 
     Raises:
-        ConfigurationError: the URL is of another kind of database, or is no URL.
+        ConfigurationError: the URL is of another kind of database, has options that its driver does not
+            take, or is no URL.
     """
 
     def __init__(self, url: str, *, strict_path: bool = False) -> None:
         self._url = parsed_url(url)
         self.kind: str = self._url.get_backend_name()
-        if self.kind not in {"sqlite", "postgresql"}:
-            raise ConfigurationError(f"the outbox cannot live in {self.kind}: use sqlite or postgresql")
-        if self.kind == "sqlite" and not self._url.database:
-            raise ConfigurationError("the outbox needs a file: use sqlite:////path/outbox.db")
         # By the bare name SQLAlchemy 2.1 means another driver than before, and than Airflow's images have.
         if self._url.drivername == "postgresql" and find_spec("psycopg2") is not None:
             self._url = self._url.set(drivername="postgresql+psycopg2")
@@ -85,6 +82,18 @@ class OutboxDatabase:
         if self.kind == "sqlite":
             return str(self._url.database)
         return self._url.set(query={}).render_as_string(hide_password=True).partition("://")[2]
+
+    def check(self) -> None:
+        """Raise if the database cannot be used, as far as that can be said without connecting to a server.
+
+        Raises:
+            OutboxUnavailableError: the driver is not installed, or there can be no such file.
+        """
+        with self._translated():
+            if self.kind == "sqlite":
+                self._prepare_file()
+            else:
+                make_engine(self._url).dispose()
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -161,7 +170,7 @@ class OutboxDatabase:
 
     def _open(self) -> None:
         if self.kind == "sqlite":
-            prepare_file(Path(str(self._url.database)), strict=self._strict_path)
+            self._prepare_file()
         with self._engine_of_this_process().connect() as connection:
             if self.kind == "sqlite" and _journal_mode(connection) != "wal":
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
@@ -169,6 +178,9 @@ class OutboxDatabase:
             self._upgrade(connection)
             connection.commit()
         self._ready = True
+
+    def _prepare_file(self) -> None:
+        prepare_file(Path(str(self._url.database)), strict=self._strict_path)
 
     def _upgrade(self, connection: Connection) -> None:
         steps = _schema_steps(self.kind)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.pool import QueuePool
 
-from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.errors import ConfigurationError, printable
 
 #: How long one call may wait for a lock that another process holds, in milliseconds. A scheduler calls this.
 LOCK_TIMEOUT_MS = 250
@@ -23,6 +23,8 @@ _IDLE_IN_TRANSACTION_MS = 3_000
 # Appending must not pay for a checkpoint, which takes milliseconds: the relay makes them. This is the size of
 # the log, in pages of 4 KiB, at which an append does it after all, because no relay seems to be running.
 _LAST_RESORT_CHECKPOINT_PAGES = 16_384
+# Options of libpq bound the calls, and waiting in an event loop is for none of these processes.
+_DRIVERS = {"sqlite": ("pysqlite",), "postgresql": ("psycopg2", "psycopg")}
 _SECRET_OPTION = re.compile("password|secret|token", re.IGNORECASE)
 
 
@@ -81,7 +83,8 @@ def parsed_url(text: str) -> URL:
     """Return an outbox's URL.
 
     Raises:
-        ConfigurationError: it is none; the message holds nothing of it, as it may hold a password.
+        ConfigurationError: it is none, or no outbox can live there; the message holds nothing of it but the
+            kind of database and driver, as it may hold a password.
     """
     try:
         url = make_url(text)
@@ -95,6 +98,19 @@ def parsed_url(text: str) -> URL:
             "the outbox's URL has more than one @, or a / before it: write @ in a user name or password as "
             "%40, and / in a user name as %2F"
         )
+    kind, _, driver = url.drivername.partition("+")
+    if kind not in _DRIVERS:
+        raise ConfigurationError(f"the outbox cannot live in {printable(kind)}: use sqlite or postgresql")
+    if driver and driver not in _DRIVERS[kind]:
+        raise ConfigurationError(
+            f"the outbox cannot use {kind} by {printable(driver)}: use {' or '.join(_DRIVERS[kind])}"
+        )
+    if kind == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise ConfigurationError("the outbox needs a file: use sqlite:////path/outbox.db")
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (ValueError, TypeError):  # SQLAlchemy converts the options of drivers it knows
+        raise ConfigurationError("the outbox's URL has an option after the ? that cannot be used") from None
     return url
 
 

@@ -101,7 +101,7 @@ def test_a_worker_that_is_ready_twice_has_one_relay(
     set_options: SetOptions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    set_options(listener="True")
+    set_options(listener="True", outbox_when_full="explode")  # which is told, and its default used
     run_command(monkeypatch, "celery", "worker")
     celery.worker_ready.send()
     celery.worker_ready.send()
@@ -113,9 +113,9 @@ def test_a_worker_that_is_ready_twice_has_one_relay(
     [
         {"listener": "False", "outbox_url": "sqlite:////nowhere/outbox.db"},
         {"listener": "True", "outbox_url": "postgresql://events@db/airflow"},
-        {"listener": "True", "outbox_when_full": "explode"},
+        {"listener": "maybe"},
     ],
-    ids=["listener off", "an outbox that hosts share", "an option that cannot be used"],
+    ids=["listener off", "an outbox that hosts share", "a listener that is neither on nor off"],
 )
 def test_a_worker_needs_no_relay_where_nothing_waits_on_its_host(
     celery: SimpleNamespace,

@@ -19,8 +19,10 @@ import pytest
 from airflow_workflow_events import commands, relaying
 from airflow_workflow_events.__main__ import main
 from airflow_workflow_events.outbox.background import BackgroundRelay
+from airflow_workflow_events.outbox.database import OutboxDatabase
+from airflow_workflow_events.outbox.entries import Route
 from airflow_workflow_events.outbox.store import Outbox
-from airflow_workflow_events.settings import Settings
+from airflow_workflow_events.settings import Settings, default_outbox_file
 from tests.broker import Broker, event_of
 from tests.events import make_event
 from tests.waiting import await_condition
@@ -133,18 +135,26 @@ def test_an_outbox_that_cannot_be_is_one_line(
     assert not (tmp_path / "no").exists()
 
 
-def test_an_option_that_has_nothing_to_do_with_the_outbox_stops_no_command(
-    outbox: Outbox, set_options: SetOptions, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["callback_timeout_seconds", "outbox_max_rows"])
+def test_an_option_that_cannot_be_used_is_told_and_stops_no_command(
+    outbox: Outbox, set_options: SetOptions, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    set_options(callback_timeout_seconds="ten")
+    set_options(**{option: "ten"})
     commands.show_outbox(Namespace())
-    assert "pending     0" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "pending     0" in shown.out
+    assert f"{option} is 'ten': use a number" in shown.err
 
 
-def test_a_bound_of_the_outbox_that_cannot_be_is_one_line(outbox: Outbox, set_options: SetOptions) -> None:
-    set_options(outbox_max_rows="many")
-    with pytest.raises(SystemExit, match="outbox_max_rows is 'many': use a number above 0"):
-        commands.show_outbox(Namespace())
+def test_commands_see_to_the_file_of_a_listener_that_was_turned_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("airflow.configuration.AIRFLOW_HOME", str(tmp_path))
+    database = OutboxDatabase(f"sqlite:///{default_outbox_file()}")
+    Outbox(database).append(make_event(), Route())
+    database.close()
+    commands.show_outbox(Namespace())
+    assert "pending     1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "ten"])

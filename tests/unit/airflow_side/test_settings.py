@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_workflow_events import ConfigurationError
 from airflow_workflow_events.settings import Settings
 from tests.subprocesses import output_of
 
@@ -48,23 +47,38 @@ def test_options_are_read_when_they_are_needed(set_options: SetOptions) -> None:
 
 
 def test_a_blank_option_is_its_default(set_options: SetOptions) -> None:
-    set_options(conn_id="", topic=" ", environment="", source_instance="", callback_timeout_seconds="")
+    set_options(
+        listener="", conn_id="", topic=" ", environment="", source_instance="", callback_timeout_seconds=""
+    )
 
     assert Settings.load().topic == "workflow-events"
     assert Settings.load().source_instance is None
     assert Settings.load().callback_timeout_seconds == 10.0
+    assert Settings.load().mistakes == ()
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", "-inf", "1,5"])
-def test_a_bound_that_is_no_number_above_zero_is_refused_by_name(
+def test_a_bound_that_is_no_number_above_zero_is_told_by_name_and_is_its_default(
     set_options: SetOptions, seconds: str
 ) -> None:
     set_options(callback_timeout_seconds=seconds)
 
-    with pytest.raises(
-        ConfigurationError, match=r"\[workflow_events\] callback_timeout_seconds is '.*': use"
-    ):
-        Settings.load()
+    settings = Settings.load()
+    [mistake] = settings.mistakes
+    assert mistake.startswith(f"[workflow_events] callback_timeout_seconds is '{seconds}': use a number")
+    assert mistake.endswith("the default, 10, is used")
+    assert settings.callback_timeout_seconds == 10.0
+
+
+@pytest.mark.parametrize("topic", ["a b", "../x", "t\u00fc", "x" * 250])
+def test_a_topic_that_kafka_would_refuse_is_not_used(set_options: SetOptions, topic: str) -> None:
+    set_options(topic=topic, task_topic=topic)
+    settings = Settings.load()
+    assert (settings.topic, settings.selection.task_topic) == ("workflow-events", None)
+    assert [mistake.split(" is ")[0] for mistake in settings.mistakes] == [
+        "[workflow_events] topic",
+        "[workflow_events] task_topic",
+    ]
 
 
 @pytest.mark.parametrize(
