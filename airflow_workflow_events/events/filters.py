@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow_workflow_events.errors import ConfigurationError, EventValidationError
+from airflow_workflow_events.errors import ConfigurationError, EventValidationError, printable
 from airflow_workflow_events.events.json_values import JsonValue, to_json_value
 from airflow_workflow_events.events.model import WorkflowEvent
 
@@ -16,6 +16,10 @@ Names = str | Sequence[str] | None
 
 _GLOB = re.compile(r"[*?\[]")
 _MISSING: Any = object()
+# No event has room for more elements. A longer one may be a key, up to what Python may refuse to read as a
+# number (sys.int_info.str_digits_check_threshold).
+_MAX_INDEX_DIGITS = 9
+_MAX_DIGITS = 640
 _Condition = Callable[[Any], bool]
 
 
@@ -79,11 +83,20 @@ class EventFilter:
             )
 
     def matches(self, event: WorkflowEvent) -> bool:
-        """Whether every condition holds for the event."""
-        # A loop: all() and a generator take four times as long where nothing is asked for.
-        for check in self._checks:  # noqa: SIM110 - for the reason above
-            if not check(event):
-                return False
+        """Whether every condition holds for the event.
+
+        Raises:
+            ConfigurationError: a condition cannot be applied to the event.
+        """
+        try:
+            # A loop: all() and a generator take four times as long where nothing is asked for.
+            for check in self._checks:
+                if not check(event):
+                    return False
+        except Exception as error:
+            raise ConfigurationError(
+                f"the filter cannot be applied to event {printable(event.event_id)}: {type(error).__name__}"
+            ) from error
         return True
 
     def __repr__(self) -> str:
@@ -154,6 +167,10 @@ def _paths(data: object) -> dict[str, JsonValue]:
 
 def _condition(path: str, wanted: JsonValue) -> tuple[list[str], _Condition]:
     parts = path.split(".")
+    if any(part.isdecimal() and len(part) > _MAX_DIGITS for part in parts):
+        raise ConfigurationError(
+            f"data[{printable(path, 60)!r}]: an index or a key of digits has {_MAX_DIGITS} of them at most"
+        )
     if not isinstance(wanted, dict) or not any(key.startswith("$") for key in wanted):
         return parts, lambda found: _equal(found, wanted)
     if plain := [key for key in wanted if not key.startswith("$")]:
@@ -184,11 +201,15 @@ def _at(value: JsonValue, parts: Sequence[str]) -> JsonValue:
             if rest in value:
                 return value[rest]
             value = value.get(part, _MISSING)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+        elif isinstance(value, list) and _is_index(part, len(value)):
             value = value[int(part)]
         else:
             return _MISSING
     return value
+
+
+def _is_index(part: str, length: int) -> bool:
+    return part.isdecimal() and len(part) <= _MAX_INDEX_DIGITS and int(part) < length
 
 
 def _equal(found: JsonValue, wanted: JsonValue) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
 from typing import TypeGuard
 
@@ -24,6 +24,7 @@ from airflow_workflow_events.errors import (
     KafkaConnectionError,
     KafkaError,
     WorkflowEventsError,
+    printable,
     text_of,
 )
 from airflow_workflow_events.kafka.consumer_client import ConsumerClient, Place
@@ -194,7 +195,7 @@ class EventHub:
             refused += [one for one in self._subscriptions.served() if one.began_at >= since]
         for one in refused:
             self._subscriptions.remove(one)
-            one.deliver([error])
+            self._deliver(one, [error])
         self._close_if_unused()  # who comes next gets a hub of its own, and an answer at once
 
     def _serve(self) -> None:
@@ -307,7 +308,7 @@ class EventHub:
         for one in some:
             one.began_at = monotonic()
             if self._subscriptions.begin(one) and one.wants_progress:
-                one.deliver([Progress(one.served_to(self._next))])
+                self._deliver(one, [Progress(one.served_to(self._next))])
 
     def _hand_out(self, batch: Iterable[Taken]) -> None:
         deliveries: dict[Subscription, list[Delivery]] = {}
@@ -327,7 +328,7 @@ class EventHub:
             elif place in self._going_forward:
                 self._going_forward[place] = monotonic()
         for subscription, received in deliveries.items():
-            subscription.deliver(received)
+            self._deliver(subscription, received)
 
     def _begin_anew(self, place: Place, offset: int) -> None:
         """What comes now is new, whatever its offset: the partition was made anew, or has lost records."""
@@ -338,7 +339,11 @@ class EventHub:
 
     def _match(self, received: ReceivedEvent, deliveries: dict[Subscription, list[Delivery]]) -> None:
         for one in self._subscriptions.waiting_for(received.event.workflow_id):
-            if not one.wants(received):
+            try:
+                if not one.wants(received):
+                    continue
+            except Exception as error:  # noqa: BLE001 - what is wrong with one must not stop the others
+                self._give_up(one, received, error, deliveries.pop(one, []))
                 continue
             if one.backlog() + len(deliveries.get(one, ())) < _MAX_BACKLOG:
                 deliveries.setdefault(one, []).append(received)
@@ -346,13 +351,36 @@ class EventHub:
                 # It is served again, from here, once it has taken up what it has.
                 self._subscriptions.leave_behind(one, self._next, received)
 
+    def _give_up(
+        self, one: Subscription, received: ReceivedEvent, error: Exception, waiting: list[Delivery]
+    ) -> None:
+        """End a subscription that cannot tell whether it waits for an event."""
+        self._subscriptions.remove(one)
+        told = (
+            error
+            if isinstance(error, WorkflowEventsError)
+            else ConfigurationError(
+                f"what is waited for cannot be compared with event {printable(received.event.event_id)}: "
+                f"{type(error).__name__}"
+            )
+        )
+        self._deliver(one, [*waiting, told])
+
+    def _deliver(self, one: Subscription, deliveries: Sequence[Delivery]) -> None:
+        """Hand over; who cannot take it is served no more, and the others are."""
+        try:
+            one.deliver(deliveries)
+        except Exception:
+            self._subscriptions.remove(one)
+            log.exception("a subscription of %s ends, as it does not take what it is told", self._name)
+
     def _report_progress(self) -> None:
         if monotonic() < self._progress_at:
             return
         self._progress_at = monotonic() + _PROGRESS_SECONDS
         for one in self._subscriptions.served():
             if one.wants_progress:
-                one.deliver([Progress(one.served_to(self._next))])
+                self._deliver(one, [Progress(one.served_to(self._next))])
 
 
 def _is_final(error: Exception) -> TypeGuard[WorkflowEventsError]:

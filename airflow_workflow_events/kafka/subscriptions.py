@@ -29,7 +29,7 @@ class Progress(NamedTuple):
 
 
 Delivery = ReceivedEvent | Progress | WorkflowEventsError
-"""What a subscription is told. The error is the last: the topic cannot be read, and waiting is in vain."""
+"""What a subscription is told. The error is the last: waiting is in vain."""
 
 
 class Subscription:

@@ -189,3 +189,24 @@ def test_workflows_are_known_where_they_are_named() -> None:
     assert EventFilter(workflow_id=["a", "b"]).workflow_ids == frozenset({"a", "b"})
     assert EventFilter(workflow_id=["a", "b*"]).workflow_ids is None
     assert EventFilter().workflow_ids is None
+
+
+def test_an_index_that_python_cannot_read_as_a_number_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"data\['rows\.9+\.\.\.'\]: an index or a key of digits"):
+        EventFilter(data={"rows." + "9" * 5_000: 1})
+
+
+@pytest.mark.parametrize("digits", ["9" * 9, "1" * 10, "1" * 640])
+def test_a_key_of_many_digits_is_found_and_an_index_behind_the_end_is_not(digits: str) -> None:
+    wanted = EventFilter(data={f"rows.{digits}": 1})
+
+    assert wanted.matches(make_event(data={"rows": {digits: 1}}))
+    assert not wanted.matches(make_event(data={"rows": [1]}))
+
+
+def test_a_condition_that_cannot_be_applied_is_an_error_that_names_the_event() -> None:
+    odd = EventFilter(workflow_id="orders")
+    odd._checks.append(lambda event: bool(event.payload.data["amount"] > 1))
+
+    with pytest.raises(ConfigurationError, match="the filter cannot be applied to event id-1: TypeError"):
+        odd.matches(make_event(workflow_id="orders", event_id="id-1", data={"amount": "a password"}))

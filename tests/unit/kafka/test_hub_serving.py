@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.events.filters import EventFilter
+from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka import hub as hub_module
 from airflow_workflow_events.kafka.intake import Intake, ReceivedEvent, Taken
 from airflow_workflow_events.kafka.positions import StartFrom
+from airflow_workflow_events.kafka.subscriptions import Delivery, Subscription
 from tests.unit.kafka.scripted import TOPIC, Client, Subscriber
 from tests.unit.kafka.stage import PLACE, Stage, Step, read
 
@@ -185,3 +189,52 @@ def test_an_answer_that_the_brokers_owe_is_asked_for_again_after_a_second(stage:
     stage.play(read, wait, read, read)
 
     assert one.offsets == {0: [0]}
+
+
+class OddFilter(EventFilter):
+    """A filter that cannot be applied to one event."""
+
+    __slots__ = ("error", "seen")
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.seen = 0
+
+    def matches(self, _event: WorkflowEvent) -> bool:
+        self.seen += 1
+        if self.seen == 2:
+            raise self.error
+        return True
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), ConfigurationError("odd"), RecursionError()])
+def test_who_cannot_tell_whether_it_waits_for_an_event_is_told_so_and_the_others_go_on(
+    stage: Stage, error: Exception
+) -> None:
+    odd, other = Subscriber(StartFrom.EARLIEST, [OddFilter(error)]), stage.subscribe()
+    stage.hub.subscribe(odd.subscription)
+    stage.write(4)
+
+    stage.play(read)
+
+    assert other.offsets == {0: [0, 1, 2, 3]}
+    assert odd.offsets == {0: [0]}, "what it got before"
+    assert len(odd.errors) == 1
+    assert odd.received[-1:] == odd.errors
+    assert len(stage.clients) == 1
+
+
+def test_who_does_not_take_what_it_is_told_is_served_no_more_and_the_others_are(stage: Stage) -> None:
+    def refuse(_deliveries: Sequence[Delivery]) -> None:
+        raise ValueError("odd")
+
+    stage.hub.subscribe(Subscription([EventFilter()], StartFrom.EARLIEST, refuse))
+    other = stage.subscribe()
+    stage.write(3)
+
+    stage.play(read, read)
+
+    assert other.offsets == {0: [0, 1, 2]}
+    assert len(stage.hub) == 1
+    assert len(stage.clients) == 1
