@@ -51,6 +51,7 @@ class Connection:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
         self._errors: deque[tuple[float, confluent_kafka.KafkaError]] = deque(maxlen=_KEPT_ERRORS)
+        self._cause: confluent_kafka.KafkaError | None = None
         self._hang_up: tuple[float, str] | None = None
         self._look_at = 0.0
         self._accepted_at: float | None = None
@@ -85,13 +86,15 @@ class Connection:
         self._accepted_at = monotonic()
         if self.is_troubled:
             self.is_troubled = False
-            self._hang_up = None
+            self._cause = self._hang_up = None
             self._explained.clear()
 
     def note(self, error: confluent_kafka.KafkaError) -> None:
         """Take what librdkafka tells its error callback."""
         if error.name() == "_ALL_BROKERS_DOWN":
             self._all_down_at = monotonic()
+        else:
+            self._cause = error
         self._errors.append((monotonic(), error))
         self.is_troubled = True
         # librdkafka logs it as well, under the logger given to it.
@@ -110,7 +113,7 @@ class Connection:
     def forget(self) -> None:
         """Forget the errors of a time that is over."""
         self._errors.clear()
-        self._hang_up = None
+        self._cause = self._hang_up = None
         self._explained.clear()
         self.is_troubled = False
 
@@ -127,9 +130,11 @@ class Connection:
     def trouble_since(self, moment: float) -> str | None:
         """Return the last error since ``moment`` (monotonic seconds), the likely cause of a timeout."""
         recent = [error for when, error in list(self._errors) if when >= moment]
-        # "1/1 brokers are down" says less than what brought them down.
-        telling = [error for error in recent if error.name() != "_ALL_BROKERS_DOWN"] or recent
-        return self.safe_text(telling[-1]) if telling else None
+        # "0/1 brokers are down" says less than what brought them down, which librdkafka 2.15 tells but once.
+        telling = [error for error in recent if error.name() != "_ALL_BROKERS_DOWN"]
+        if recent and not telling and self._cause is not None:
+            telling = [self._cause]
+        return self.safe_text((telling or recent)[-1]) if recent else None
 
     def warn(self, text: str) -> None:
         """Log a warning, but one of its kind once a minute."""

@@ -22,6 +22,9 @@ _ALERT = re.compile(
     r"|certificate unknown|unknown ca|access denied|certificate required|no certificate|handshake failure)"
     r"|certificate required|SSL alert number (?:40|41|42|43|44|45|46|48|49|116)\b"
 )
+# librdkafka takes the first four bytes of an answer for its size, and advises to allow for larger ones.
+_NOT_KAFKA = re.compile(r"Invalid response size (\d+)")
+_HTTP = int.from_bytes(b"HTTP")
 _MS_IN_STATE = re.compile(r"\(after (\d+)ms in state ([A-Z_]+)")
 # A listener that speaks another protocol hangs up at once.
 _AT_ONCE_MS = 1_000
@@ -37,6 +40,8 @@ def is_refusal(error: Code) -> bool:
 
 def is_hang_up(text: str) -> bool:
     """Whether a text of librdkafka may mean that the listener speaks another protocol."""
+    if _NOT_KAFKA.search(text):
+        return True
     if "isconnected" not in text and "closed by peer" not in text and "reset by peer" not in text:
         return False
     found = _MS_IN_STATE.search(text)
@@ -88,6 +93,13 @@ def mismatch_of(text: str, config: Mapping[str, Any]) -> KafkaError | None:
     if address is None:
         return None
     where = f"{address[0]}:{address[1]}"
+    answer = _NOT_KAFKA.search(text)
+    if answer is not None and int(answer[1]) == _HTTP:
+        return KafkaConnectionError(
+            f"the listener at {where} speaks HTTP: use the address of a Kafka listener, not of a web server",
+            name="_TRANSPORT",
+            retriable=False,
+        )
     protocol = str(config.get("security.protocol") or "PLAINTEXT").upper()
     if protocol.endswith("SSL"):
         if probing.speaks_plaintext(address):

@@ -156,3 +156,13 @@ def test_a_client_that_was_never_taken_is_refused_for_good_at_once() -> None:
     assert isinstance(said, KafkaAuthenticationError)
     assert str(said).isprintable()
     assert len(str(said)) < 1_000
+
+
+def test_a_web_server_is_told_from_a_broker() -> None:
+    text = (
+        "web:80/bootstrap: Receive failed: Invalid response size 1213486160 (0..100000000): increase "
+        "receive.message.max.bytes (after 0ms in state APIVERSION_QUERY)"
+    )
+    one = Connection({"bootstrap.servers": "web:80"})
+    one.note_log(text)
+    assert "the listener at web:80 speaks HTTP" in str(one.refusal())
