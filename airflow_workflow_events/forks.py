@@ -18,12 +18,16 @@ docs/guarantees.md has the list of locks.
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
+from functools import partial
+from operator import methodcaller
 from time import monotonic
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
+from airflow_workflow_events import interruptions
 from airflow_workflow_events.inherited_locks import LogLocks, note_held_by, renew
 
 _T = TypeVar("_T")
@@ -136,17 +140,30 @@ class critical_section:  # noqa: N801 - used like a function that returns a cont
             _forks.leave(self)
 
 
+class _Fork(threading.local):
+    """The fork that a thread is at."""
+
+    after_in_parent: Callable[[], object] = staticmethod(lambda: None)  # where `before` never began
+
+
 class _Forks:
     """Lets a fork and the critical sections of other threads exclude each other, for a bounded time."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._sections: dict[int, critical_section] = {}  # by thread: one inside another counts once
-        self._forking: set[int] = set()
+        self._renew()
+        self._fork = _Fork()
         self._log_locks = LogLocks()
         self._before: list[Callable[[], object]] = []
         self._after_in_parent: list[Callable[[], object]] = []
         self._after_in_child: list[Callable[[], object]] = []
+
+    def _renew(self) -> None:
+        # Entered by this lock, not by the condition: its __enter__ is Python code, and a signal handler that
+        # raises there would leave it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._sections: dict[int, critical_section] = {}  # by thread: one inside another counts once
+        self._forking: set[int] = set()
 
     def register(
         self,
@@ -162,10 +179,19 @@ class _Forks:
             if callback is not None:
                 callbacks.append(callback)
 
+    def with_os(self) -> None:
+        """Have Python call this object around forks."""
+        os.register_at_fork(
+            before=partial(interruptions.run_all, self._steps_before),
+            # All of it is C code up to where the generator waits: see _ends_in_parent.
+            after_in_parent=partial(methodcaller("after_in_parent"), self._fork),
+            after_in_child=partial(interruptions.run_all, self._steps_in_child),
+        )
+
     def enter(self, section: critical_section) -> bool:
         """Note that a section begins, after a fork that is under way; return whether it is the outermost."""
         me = section.thread_id
-        with self._changed:
+        with self._lock:
             if me in self._sections:
                 return False
             if self._forking and me not in self._forking:
@@ -174,61 +200,83 @@ class _Forks:
         return True
 
     def leave(self, section: critical_section) -> None:
-        with self._changed:
+        with self._lock:
             # In the child of a fork inside a section nothing is known of it any more.
             self._sections.pop(section.thread_id, None)
             if self._forking:
                 self._changed.notify_all()
 
-    def before(self) -> None:
+    def _steps_before(self) -> list[Callable[[], object]]:
         me, deadline = threading.get_ident(), monotonic() + WAIT_SECONDS
-        with self._changed:
+        ending = self._ends_in_parent(_fork_instruction())
+        next(ending)
+        self._fork.after_in_parent = ending.__next__
+        return [
+            lambda: self._await_sections(me, deadline),
+            *self._before,
+            lambda: self._log_locks.settle(deadline),
+            # What the overdue sections hold is unknown, but for what their stacks tell.
+            lambda: note_held_by([thread for thread in list(self._sections) if thread != me]),
+        ]
+
+    def _await_sections(self, me: int, deadline: float) -> None:
+        with self._lock:
             self._forking.add(me)
-            self._changed.wait_for(lambda: not self._awaited(me), WAIT_SECONDS)
+            self._changed.wait_for(lambda: not self._awaited(me), max(deadline - monotonic(), 0.0))
             for section in self._awaited(me):
                 section.is_overdue = True
-        _run(self._before)
-        self._log_locks.settle(deadline)
-        # What the overdue sections hold is unknown, but for what their stacks tell.
-        note_held_by([thread for thread in list(self._sections) if thread != me])
 
     def _awaited(self, me: int) -> list[critical_section]:
         return [one for one in self._sections.values() if not one.is_overdue and one.thread_id != me]
 
-    def after_in_parent(self) -> None:
-        self._log_locks.release()
-        with self._changed:
+    def _ends_in_parent(self, fork: tuple[CodeType, int]) -> Generator[None, None, None]:
+        """Wait for the end of the fork, and do what comes after it in the parent.
+
+        Signals that come during the fork, milliseconds in a large process, are handled as soon as Python runs
+        Python code again: in the first line of a function, which stands in no `try` of its own. A generator
+        goes on inside one.
+        """
+        try:
+            yield
+        except GeneratorExit:  # the child's copy is dropped
+            return
+        except BaseException as error:  # noqa: BLE001 - raised after the fork
+            interruptions.keep(error, is_interruption=True)
+        interruptions.run_all(
+            lambda: [
+                self._log_locks.release,
+                self._end_fork,
+                *self._after_in_parent,
+                lambda: interruptions.raise_after_fork(fork),
+            ]
+        )
+        yield
+
+    def _end_fork(self) -> None:
+        with self._lock:
             self._forking.discard(threading.get_ident())
             self._changed.notify_all()
-        _run(self._after_in_parent)
 
-    def after_in_child(self) -> None:
-        self._changed = threading.Condition()
-        self._sections, self._forking = {}, set()
-        self._log_locks.renew()
-        renew()
-        _run(self._after_in_child)
+    def _steps_in_child(self) -> list[Callable[[], object]]:
+        interruptions.drop()
+        fork = _fork_instruction()
+        return [
+            self._renew,
+            self._log_locks.renew,
+            renew,
+            *self._after_in_child,
+            lambda: interruptions.raise_after_fork(fork),
+        ]
 
 
-def _run(callbacks: list[Callable[[], object]]) -> None:
-    """Call all, though some raise; Python reports what leaves a fork's handler, and goes on."""
-    errors = []
-    for callback in list(callbacks):
-        try:
-            callback()
-        except Exception as error:  # noqa: BLE001 - raised below
-            errors.append(error)
-    try:
-        if errors:
-            raise errors[0]
-    finally:
-        del errors  # a cycle through the traceback would keep alive what the callers' variables hold
+def _fork_instruction() -> tuple[CodeType, int]:
+    """The code that forks, and the place in it: below this function, its caller and `run_all`."""
+    frame = sys._getframe(3)  # noqa: SLF001 - there is no public name
+    return frame.f_code, frame.f_lasti
 
 
 _forks = _Forks()
-os.register_at_fork(
-    before=_forks.before, after_in_parent=_forks.after_in_parent, after_in_child=_forks.after_in_child
-)
+_forks.with_os()
 
 
 def register(

@@ -17,7 +17,14 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
+from airflow_workflow_events.interruptions import acquire, release
+
 _IMPORT_SYSTEM = "importlib._bootstrap"
+
+
+class _Held(threading.local):
+    def __init__(self) -> None:
+        self.locks: list[Any] = []
 
 
 class LogLocks:
@@ -29,14 +36,14 @@ class LogLocks:
     """
 
     def __init__(self) -> None:
-        self._held = threading.local()
+        self._held = _Held()
 
     def settle(self, deadline: float) -> None:
         """Wait until no thread is inside a handler, until ``deadline`` (of the monotonic clock)."""
+        release(self._held.locks)  # of an attempt that a signal handler interrupted
         # The module's lock first, as logging.shutdown() and dictConfig() take them in this order.
         handlers = [reference() for reference in list(getattr(logging, "_handlerList", ()))]
         kept = [getattr(logging, "_lock", None), *(getattr(handler, "lock", None) for handler in handlers)]
-        self._held.locks = []
         _acquire(kept, deadline, self._held.locks)
         passing: list[Any] = []
         try:
@@ -46,14 +53,11 @@ class LogLocks:
             # run for 5 ms before others can make it give way, and by then the process has forked.
             time.sleep(0)
         finally:
-            for lock in passing:
-                lock.release()
+            release(passing)
 
     def release(self) -> None:
         """In the parent: let go of what :meth:`settle` keeps."""
-        for lock in reversed(getattr(self._held, "locks", ())):
-            lock.release()
-        self._held.locks = []
+        release(self._held.locks)
 
     def renew(self) -> None:
         """In the child: renew structlog's locks; logging has renewed its own."""
@@ -65,9 +69,8 @@ class LogLocks:
 
 def _acquire(locks: Iterable[Any], deadline: float, acquired: list[Any]) -> None:
     for lock in locks:
-        with suppress(Exception):  # a handler may have no lock, or one of another kind
-            if lock.acquire(timeout=max(deadline - monotonic(), 0.0)):
-                acquired.append(lock)
+        with suppress(AttributeError, TypeError):  # a handler may have no lock, or one of another kind
+            acquire(lock, max(deadline - monotonic(), 0.0), acquired)
 
 
 def _structlog_locks() -> list[Any]:

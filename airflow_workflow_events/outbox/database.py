@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from airflow_workflow_events import forks
 from airflow_workflow_events.errors import OutboxUnavailableError, printable
+from airflow_workflow_events.interruptions import acquire, release
 from airflow_workflow_events.outbox.engines import LOCK_TIMEOUT_MS, make_engine, parsed_url, secrets_of
 from airflow_workflow_events.outbox.files import prepare_file
 
@@ -265,9 +266,14 @@ def _schema_steps(kind: str) -> dict[int, list[str]]:
 
 # A fork while another thread is inside SQLite would leave the child a mutex of SQLite's that nobody gives
 # back. So nobody is inside while this process forks: calls are short, and the fork waits for one to end.
+class _Held(threading.local):
+    def __init__(self) -> None:
+        self.gates: list[Any] = []
+
+
 _gate = threading.RLock()
 _GATE_SECONDS = 2.0
-_held_for_fork = threading.local()
+_held_for_fork = _Held()
 # Where a fork could not wait for that: see _before_fork.
 _inherits_locks = False
 _databases: weakref.WeakSet[OutboxDatabase] = weakref.WeakSet()
@@ -295,8 +301,9 @@ def _no_fork_meanwhile(kind: str) -> Iterator[None]:
 
 
 def _before_fork() -> None:
-    _held_for_fork.value = _gate.acquire(timeout=_GATE_SECONDS)
-    if _held_for_fork.value:
+    if not _held_for_fork.gates:  # or else a signal handler interrupted the first attempt
+        acquire(_gate, _GATE_SECONDS, _held_for_fork.gates)
+    if _held_for_fork.gates:
         # SQLite remembers in a process which locks it has, and a child has none of its parent's: one that
         # inherits this memory never takes any, and others remove the log that it writes to.
         for database in list(_databases):
@@ -305,14 +312,14 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    if getattr(_held_for_fork, "value", False):
-        _gate.release()
+    release(_held_for_fork.gates)
 
 
 def _after_fork_in_child() -> None:
     global _gate, _inherits_locks  # noqa: PLW0603 - the parent's may be held by a thread that is not here
     _gate = threading.RLock()
-    _inherits_locks = _inherits_locks or not getattr(_held_for_fork, "value", False)
+    _inherits_locks = _inherits_locks or not _held_for_fork.gates
+    _held_for_fork.gates.clear()
     for database in list(_databases):
         database.leave_to_parent()
 
