@@ -167,3 +167,14 @@ def _close(destination: Destination) -> None:
         destination.close()
     except Exception as error:  # noqa: BLE001 - it is given up in any case
         log.warning("closing a producer failed: %s", error)
+
+
+def connection_words(conn_id: str | None) -> str:
+    """Return what a connection is called in the log."""
+    return f"connection {conn_id or 'default'}"
+
+
+def route_words(route: Route, destination: Destination | None = None) -> str:
+    """Return what a route is called in the log, with the connection's own topic where it is known."""
+    topic = route.topic or getattr(destination, "topic", None) or "default"
+    return f"{connection_words(route.conn_id)}, topic {topic}"

@@ -9,12 +9,26 @@ from airflow_workflow_events.errors import (
     KafkaAuthenticationError,
     KafkaAuthorizationError,
     KafkaConnectionError,
+    KafkaError,
     OutboxUnavailableError,
     ProducerClosedError,
     WorkflowEventsError,
 )
 from airflow_workflow_events.outbox.entries import OutboxEntry
 
+# What a broker says of the records themselves, or of the topic's name. Anything else it may say, now or in a
+# later version, is about itself or the cluster, and the same event may get through later.
+_OF_THE_RECORDS = frozenset(
+    {
+        "MSG_SIZE_TOO_LARGE",
+        "INVALID_MSG_SIZE",
+        "RECORD_LIST_TOO_LARGE",
+        "INVALID_RECORD",
+        "INVALID_TIMESTAMP",
+        "POLICY_VIOLATION",
+    }
+)
+_BAD_TOPIC = frozenset({"TOPIC_EXCEPTION"})
 # Somebody may create the topic; an authorizer says the same of a topic that may not be seen.
 _MISSING_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 # Somebody else gave up what was under way in the same producer.
@@ -70,13 +84,30 @@ class Outcome:
 
 
 def is_hopeless(error: WorkflowEventsError) -> bool:
-    """Whether an event can never be delivered as it is, as opposed to not now or not by this connection."""
-    if isinstance(
-        error,
-        KafkaConnectionError | KafkaAuthenticationError | OutboxUnavailableError | ProducerClosedError,
-    ):
-        return False
-    return not error.retriable and getattr(error, "name", None) not in _MISSING_TOPIC
+    """Whether an event can never be delivered as it is, as opposed to not now or not by this connection.
+
+    Of Kafka's errors these are the ones on a list, whether or not they call themselves retriable.
+    """
+    if isinstance(error, KafkaAuthorizationError):
+        return not error.retriable
+    if isinstance(error, KafkaError):
+        return error.name in _OF_THE_RECORDS | _BAD_TOPIC
+    return not error.retriable and not isinstance(error, OutboxUnavailableError | ProducerClosedError)
+
+
+def is_about_records(error: WorkflowEventsError | None) -> bool:
+    """Whether a broker refused a batch for what is wrong with one of its records, or with its size."""
+    return isinstance(error, KafkaError) and error.name in _OF_THE_RECORDS
+
+
+def may_be_of_batch(error: WorkflowEventsError | None) -> bool:
+    """Whether one event may be the cause of an answer to all: any refusal that says nothing else."""
+    return is_about_records(error) or (
+        isinstance(error, KafkaError)
+        and not isinstance(error, KafkaAuthenticationError | KafkaAuthorizationError | KafkaConnectionError)
+        and not error.retriable
+        and error.name not in _BAD_TOPIC | _MISSING_TOPIC
+    )
 
 
 def _is_no_answer(error: WorkflowEventsError) -> bool:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from airflow_workflow_events import metrics as names
@@ -28,10 +29,11 @@ from airflow_workflow_events.errors import (
 from airflow_workflow_events.events.codec import decode
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.metrics import Metrics, NoMetrics
-from airflow_workflow_events.outbox.destinations import Destinations, Lent
+from airflow_workflow_events.outbox.destinations import Destinations, Lent, connection_words, route_words
 from airflow_workflow_events.outbox.entries import OutboxEntry, Route
-from airflow_workflow_events.outbox.outcome import Outcome, is_hopeless
-from airflow_workflow_events.outbox.port import Destination, Explaining, OpenDestination
+from airflow_workflow_events.outbox.halving import deliver_in_halves
+from airflow_workflow_events.outbox.outcome import Outcome, is_about_records, is_hopeless, may_be_of_batch
+from airflow_workflow_events.outbox.port import Explaining, OpenDestination
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.outbox.troubles import (
     LONGEST_BACKOFF_SECONDS,
@@ -193,7 +195,7 @@ class Relay:
                 for event, is_default in events
             ]
             errors = self._deliver(route, lent, batch, timeout)
-            name = _words(route, lent.destination)
+            name = route_words(route, lent.destination)
         if None not in errors:
             self._fail(route, name, errors)
         for event, error in zip(batch, errors, strict=True):
@@ -212,7 +214,7 @@ class Relay:
             if (seconds := time.monotonic() - began) >= after_seconds:
                 known = lent.destination
                 reason = known.trouble() if isinstance(known, Explaining) else None
-                self._troubles.warn_of_slow(route, _words(route, known), seconds, reason)
+                self._troubles.warn_of_slow(route, route_words(route, known), seconds, reason)
 
     def stop(self) -> None:
         """End a :meth:`drain` that runs in another thread soon; what it had claimed is released."""
@@ -246,7 +248,7 @@ class Relay:
         reason = printable(text_of(error))
         self._troubles.fail_connection(
             conn_id,
-            _connection_words(conn_id),
+            connection_words(conn_id),
             reason,
             longest=LONGEST_BACKOFF_SECONDS,
             quietly=quietly or not self._log_troubles,
@@ -281,7 +283,7 @@ class Relay:
                 return True
             errors = self._deliver(route, lent, [event for _, event in events], min(timeout, lease_left))
             outcome = Outcome.of([entry for entry, _ in events], errors, unreadable, lent.is_fresh)
-            name = _words(route, lent.destination)
+            name = route_words(route, lent.destination)
         return self._settle(route, name, outcome, done)
 
     def _events(
@@ -305,16 +307,32 @@ class Relay:
     ) -> Sequence[WorkflowEventsError | None]:
         if not events:
             return []
+        deadline = time.monotonic() + timeout
+        # An answer that is not known to be about the events is first taken to be about all of them.
+        is_of_batch = may_be_of_batch if self._troubles.failures(route) else is_about_records
         self._under_way[route] = (time.monotonic(), lent)
+        try:
+            return deliver_in_halves(
+                events,
+                partial(self._deliver_together, route, lent, deadline),
+                is_of_batch,
+                partial(self._ended, deadline),
+            )
+        finally:
+            self._under_way.pop(route, None)
+
+    def _deliver_together(
+        self, route: Route, lent: Lent, deadline: float, events: Sequence[WorkflowEvent]
+    ) -> Sequence[WorkflowEventsError | None]:
+        timeout = max(deadline - time.monotonic(), 0.001)
+        errors: Sequence[WorkflowEventsError | None]
         try:
             errors = lent.destination.deliver(events, route.topic, timeout)
         except WorkflowEventsError as error:
             errors = [error] * len(events)
         except Exception as error:  # whatever it is, the entries must not stay claimed
-            log.exception("delivering to %s failed", _words(route, lent.destination))
+            log.exception("delivering to %s failed", route_words(route, lent.destination))
             errors = [KafkaConnectionError(f"{type(error).__name__}: {error}")] * len(events)
-        finally:
-            self._under_way.pop(route, None)
         if any(isinstance(error, _SPOILING) for error in errors):
             # A new one looks the connection up again, and asks the broker anew what it may do.
             self._destinations.give_up(lent)
@@ -340,6 +358,8 @@ class Relay:
         if outcome.was_refused:
             # Its next attempts get a producer of their own, which knows nothing yet.
             self._troubles.note_refused(route, told=bool(parked))
+        if failed and not route_is_down and self._log_troubles:
+            self._troubles.warn_of_some(route, name, len(failed), str(failed[-1][1]))
         if route_is_down:
             self._fail(route, name, [error for _, error in failed])
             return False
@@ -373,12 +393,3 @@ def _in_environment(event: WorkflowEvent, environment: str | None) -> WorkflowEv
         return event
     metadata = event.metadata.model_copy(update={"environment": environment})
     return event.model_copy(update={"metadata": metadata})
-
-
-def _connection_words(conn_id: str | None) -> str:
-    return f"connection {conn_id or 'default'}"
-
-
-def _words(route: Route, destination: Destination | None = None) -> str:
-    topic = route.topic or getattr(destination, "topic", None) or "default"
-    return f"{_connection_words(route.conn_id)}, topic {topic}"

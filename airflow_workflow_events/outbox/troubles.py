@@ -43,6 +43,7 @@ class Troubles:
         self._lock = threading.Lock()
         self._of_routes: dict[Route, _Trouble] = {}
         self._of_connections: dict[str | None, _Trouble] = {}
+        self._warn_of_some_at: dict[Route, float] = {}
 
     def failures(self, route: Route) -> int:
         """Return how often in a row a route has failed by itself."""
@@ -94,6 +95,21 @@ class Troubles:
             trouble.told = True
             trouble.warn_at = monotonic() + _WARN_AGAIN_SECONDS
         log.warning("%s has confirmed nothing for %.1f s: %s", name, seconds, reason or "no broker answers")
+
+    def warn_of_some(self, route: Route, name: str, count: int, reason: str) -> None:
+        """Say that some events of a route failed while others were delivered, again only after minutes."""
+        now = monotonic()
+        with self._lock:
+            is_new = now >= self._warn_of_some_at.get(route, now)
+            if is_new:
+                self._warn_of_some_at[route] = now + _WARN_AGAIN_SECONDS
+        log.log(
+            logging.WARNING if is_new else logging.INFO,
+            "%s took some events, and %d failed and are attempted again: %s",
+            name,
+            count,
+            reason,
+        )
 
     def end(self, route: Route, name: str) -> None:
         """Say that a route takes events again, where it was said that it does not."""
