@@ -145,7 +145,7 @@ class _Attempt:
         self._deadline = deadline
         self._event: WorkflowEvent | None = None
         self._report: DeliveryReport | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._hand_over: HandOver | None = None
         self._sent = False
         self.finished = threading.Event()
@@ -166,7 +166,8 @@ class _Attempt:
             outbox = self._outbox()
             if outbox is None or not self._hand_to(outbox):
                 self._publish_directly()
-        except Exception as error:  # noqa: BLE001 - a callback must never raise; it is logged and counted
+        # Whatever it is: no signal arrives in this thread, and the caller would wait in vain for its reason.
+        except BaseException as error:  # noqa: BLE001 - a callback must never raise; it is logged and counted
             self._error = error
         finally:
             self.finished.set()

@@ -14,13 +14,14 @@ from typing import Any
 from airflow_workflow_events.errors import EventValidationError
 from airflow_workflow_events.events.json_values import to_json_value
 from airflow_workflow_events.events.model import WorkflowEvent
-from airflow_workflow_events.lifecycle.reading import RunIdentity, enum_value, get, text_or_none
+from airflow_workflow_events.lifecycle.reading import RunIdentity, enum_value, get, text_or_none, told
 
 log: logging.Logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE_CHARACTERS = 4_000
 _MAX_TRACE_CHARACTERS = 16_000
 _SHORTENED = " ...[shortened]... "
+_NOT_TOLD = "(the error's text cannot be shown: telling it raises another)"
 _SEAM = " ...[shortened before masking]... "
 #: How long Airflow's answer about failed tasks is waited for, unless the caller has another bound.
 QUESTION_SECONDS = 2.0
@@ -123,13 +124,23 @@ def exception_error(exception: object) -> dict[str, Any] | None:
     if not isinstance(exception, BaseException):
         return {"type": None, "message": _text(exception, _MAX_MESSAGE_CHARACTERS), "stack_trace": None}
     kind = type(exception)
-    trace = "".join(traceback.format_exception(exception))
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    name = f"{module}{kind.__qualname__}"
+    message = told(lambda: str(exception))
     return {
-        "type": f"{module}{kind.__qualname__}",
-        "message": _text(exception, _MAX_MESSAGE_CHARACTERS),
-        "stack_trace": _text(trace, _MAX_TRACE_CHARACTERS),
+        "type": name,
+        "message": _text(_NOT_TOLD if message is None else message, _MAX_MESSAGE_CHARACTERS),
+        "stack_trace": _text(_trace_of(exception, name), _MAX_TRACE_CHARACTERS),
     }
+
+
+def _trace_of(exception: BaseException, name: str) -> str:
+    """Return the stack trace; without the exception's own words where these, or its notes, cannot be had."""
+    trace = told(lambda: "".join(traceback.format_exception(exception)))
+    if trace is not None:
+        return trace
+    frames = told(lambda: "".join(traceback.format_tb(exception.__traceback__)))
+    return f"Traceback (most recent call last):\n{frames or ''}{name}: {_NOT_TOLD}\n"
 
 
 def with_capped_error(event: WorkflowEvent) -> WorkflowEvent:

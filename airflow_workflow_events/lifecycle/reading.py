@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+# What a whole number is at most, in a database and for whoever reads an event.
+_MAX_NUMBER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,28 @@ def get(source: object, name: str) -> Any:
         if type(source) is dict or isinstance(source, Mapping):  # the check of an abstract class takes long
             return source.get(name)
         return getattr(source, name, None)
-    except Exception:  # noqa: BLE001 - see above
+    except BaseException as error:  # noqa: BLE001 - see above
+        raise_interruption(error)
         return None
+
+
+def told(tell: Callable[[], _T]) -> _T | None:
+    """Return what an object of a task's own making tells, or ``None`` where it raises.
+
+    Args:
+        tell: asks the object.
+    """
+    try:
+        return tell()
+    except BaseException as error:  # noqa: BLE001 - the object's code may raise anything
+        raise_interruption(error)
+        return None
+
+
+def raise_interruption(error: BaseException) -> None:
+    """Raise what may come of a signal: a KeyboardInterrupt, say, in the main thread, where signals arrive."""
+    if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+        raise error
 
 
 def enum_value(state: object) -> str | None:
@@ -83,19 +109,15 @@ def enum_value(state: object) -> str | None:
 
 def text_or_none(value: object) -> str | None:
     """Return a value as text that is Unicode; the empty string, and what has no words, is ``None``."""
-    if value is None:
-        return None
-    try:
-        text = str(value)
-    except Exception:  # noqa: BLE001 - an exception of a task's own making, for one, may do anything
+    if value is None or (text := told(lambda: str(value))) is None:
         return None
     # A file's name that is not UTF-8 reaches exceptions with surrogates, which JSON cannot carry.
     return text.encode(errors="backslashreplace").decode() or None
 
 
 def number_of(value: object) -> int | None:
-    """Return a whole number; ``None`` for anything else."""
-    return int(value) if isinstance(value, int) else None
+    """Return a whole number of at most 64 bits; ``None`` for anything else."""
+    return int(value) if isinstance(value, int) and abs(value) <= _MAX_NUMBER else None
 
 
 def _first_text(*values: object) -> str | None:
@@ -112,10 +134,8 @@ def time_of(value: object) -> dt.datetime | None:
     if not isinstance(value, dt.datetime):
         return None
     aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
-    try:
-        return aware.astimezone(dt.UTC)
-    except OverflowError:  # at the ends of the calendar
-        return None
+    # Not at the ends of the calendar, and a time zone may be anybody's code.
+    return told(lambda: aware.astimezone(dt.UTC))
 
 
 def seconds_between(start: dt.datetime | None, end: dt.datetime | None) -> float | None:

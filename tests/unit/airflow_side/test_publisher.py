@@ -165,6 +165,19 @@ def test_an_event_that_cannot_be_built_fails_nothing(
     assert published(0) == []
 
 
+def test_what_ends_the_attempts_thread_is_the_reason_in_the_log(
+    connection: str, counters: Counts, log_of: LogOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("airflow_workflow_events.publisher.lifecycle_event", interrupt)
+
+    assert not callback().publish(dag_context())
+    assert "was not published by the callback: KeyboardInterrupt" in log_of("publisher")
+    assert "gave up" not in log_of("publisher")
+
+
 def test_a_broker_that_refuses_fails_nothing(
     connections: Connections, counters: Counts, log_of: LogOf
 ) -> None:

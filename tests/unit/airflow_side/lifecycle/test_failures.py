@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from airflow_workflow_events.compat import mask_secret
@@ -381,13 +382,62 @@ def test_an_exception_without_a_message_has_none() -> None:
     }
 
 
-def test_an_exception_that_cannot_be_put_into_words_has_its_type() -> None:
-    class UnspeakableError(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no words")
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
 
-    error = error_of(UnspeakableError())
-    assert error["type"].endswith("UnspeakableError")
+
+class InterruptingError(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class UnnotableError(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise ZeroDivisionError
+
+
+def in_a_thread(exception: Any) -> dict[str, Any]:
+    """The error of an event that is built as callbacks build it; in the main thread an interrupt is one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(error_of, exception).result()
+
+
+@pytest.mark.parametrize("exception", [UnspeakableError(), InterruptingError()])
+def test_an_exception_that_cannot_be_put_into_words_has_its_type_and_says_so(exception: Exception) -> None:
+    error = in_a_thread(exception)
+
+    assert error["type"].endswith(type(exception).__name__)
+    assert error["message"].startswith("(the error's text cannot be shown")
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [
+        UnnotableError("the message"),
+        SyntaxError("the message", ("f.py", 1, "abc", "text")),
+        SyntaxError("the message", (5, "x", 7, object())),
+        SyntaxError("the message", ("f.py", 1, 10**9, "text", 1, -5)),
+    ],
+)
+def test_an_exception_whose_trace_cannot_be_written_costs_no_event(exception: Exception) -> None:
+    def task_of_a_user() -> None:
+        raise exception
+
+    try:
+        task_of_a_user()
+    except Exception as error:
+        found = in_a_thread(error)
+
+    assert "the message" in found["message"]
+    assert type(exception).__name__ in found["stack_trace"]
+    assert "in task_of_a_user" in found["stack_trace"]
+
+
+def test_an_interrupt_in_the_main_thread_is_one() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        error_of(InterruptingError())
 
 
 def test_a_file_name_that_is_not_utf_8_costs_no_event() -> None:

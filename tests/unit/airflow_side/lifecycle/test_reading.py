@@ -11,6 +11,7 @@ import pytest
 from airflow_workflow_events.lifecycle.reading import (
     enum_value,
     get,
+    number_of,
     run_identity,
     seconds_between,
     text_or_none,
@@ -107,3 +108,18 @@ def test_a_clear_number_that_is_no_number_is_unknown(clear_number: object) -> No
     identity = run_identity({"dag_run": {"dag_id": "d", "run_id": "r", "clear_number": clear_number}})
 
     assert identity.clear_number is None
+
+
+class OddZone(dt.tzinfo):
+    def utcoffset(self, _moment: dt.datetime | None) -> dt.timedelta:
+        raise ValueError("no offset")
+
+
+def test_a_time_whose_zone_cannot_tell_its_offset_is_unknown() -> None:
+    assert time_of(dt.datetime(2026, 1, 1, tzinfo=OddZone())) is None
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 2**63])
+def test_a_number_that_no_database_has_is_unknown(value: int) -> None:
+    assert number_of(value) is None
+    assert number_of(2**63 - 1) == 2**63 - 1
