@@ -135,6 +135,9 @@ def _subscribe(name: tuple[str, str | None], subscription: Subscription) -> Even
 
 
 def _open_hub(conn_id: str, topic: str | None) -> EventHub:
+    # The consumer's as well, before the hub's thread starts: a child that is forked while a thread imports
+    # would wait for the import.
+    from airflow_workflow_events.kafka import consumer  # noqa: F401
     from airflow_workflow_events.kafka.hub import EventHub
 
     def open_intake() -> Intake:

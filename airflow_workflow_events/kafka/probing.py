@@ -9,6 +9,10 @@ certificate.
 from __future__ import annotations
 
 import datetime as dt
+
+# Resolving a name imports it, and a child that is forked meanwhile could never resolve one: its import would
+# wait for a thread that only the parent has.
+import encodings.idna  # noqa: F401
 import os
 import re
 import socket

@@ -26,6 +26,7 @@ from airflow_workflow_events.errors import (
     printable,
 )
 from airflow_workflow_events.events.schema import SCHEMA_PATH
+from airflow_workflow_events.forks import critical_section
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -136,7 +137,8 @@ class RegistryValueSerializer:
     def _of_this_process(self) -> tuple[SchemaRegistryClient, JSONSerializer]:
         if self._pid != os.getpid():
             # In the child of a fork a connection would be shared, and a lock may be held by nobody.
-            self._client, self._serializer = self._connected()
+            with critical_section():  # it imports an HTTP client, and sets SSL up
+                self._client, self._serializer = self._connected()
             self._pid = os.getpid()
         return self._client, self._serializer
 
