@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from airflow_workflow_events.compat import mask_secret
 
@@ -393,15 +393,20 @@ class InterruptingError(Exception):
 
 
 class UnnotableError(Exception):
-    @property
-    def __notes__(self) -> list[str]:
-        raise ZeroDivisionError
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__notes__":
+            raise ZeroDivisionError
+        return super().__getattribute__(name)
 
 
 def in_a_thread(exception: Any) -> dict[str, Any]:
     """The error of an event that is built as callbacks build it; in the main thread an interrupt is one."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(error_of, exception).result()
+
+
+def odd_syntax_error(*place: Any) -> SyntaxError:
+    return SyntaxError("the message", cast("Any", place))
 
 
 @pytest.mark.parametrize("exception", [UnspeakableError(), InterruptingError()])
@@ -416,9 +421,9 @@ def test_an_exception_that_cannot_be_put_into_words_has_its_type_and_says_so(exc
     "exception",
     [
         UnnotableError("the message"),
-        SyntaxError("the message", ("f.py", 1, "abc", "text")),
-        SyntaxError("the message", (5, "x", 7, object())),
-        SyntaxError("the message", ("f.py", 1, 10**9, "text", 1, -5)),
+        odd_syntax_error("f.py", 1, "abc", "text"),
+        odd_syntax_error(5, "x", 7, object()),
+        odd_syntax_error("f.py", 1, 10**9, "text", 1, -5),
     ],
 )
 def test_an_exception_whose_trace_cannot_be_written_costs_no_event(exception: Exception) -> None:

@@ -114,6 +114,12 @@ class OddZone(dt.tzinfo):
     def utcoffset(self, _moment: dt.datetime | None) -> dt.timedelta:
         raise ValueError("no offset")
 
+    def dst(self, _moment: dt.datetime | None) -> None:
+        return None
+
+    def tzname(self, _moment: dt.datetime | None) -> None:
+        return None
+
 
 def test_a_time_whose_zone_cannot_tell_its_offset_is_unknown() -> None:
     assert time_of(dt.datetime(2026, 1, 1, tzinfo=OddZone())) is None
