@@ -63,7 +63,9 @@ def failed_tasks(
     except Exception as error:  # noqa: BLE001 - this adds to the event and must never cost it
         answer = error
     if isinstance(answer, Exception):
-        log.info("could not ask Airflow for the failed tasks: %s", type(answer).__name__)
+        late = isinstance(answer, queue.Empty)
+        reason = f"no answer within {patience_seconds:.1f} s" if late else type(answer).__name__
+        log.info("the event does not name the failed tasks, for which Airflow was asked: %s", reason)
         return None
     return sorted(answer)
 
