@@ -159,12 +159,26 @@ class WorkflowEventSensor(BaseSensorOperator):
         if not self.deferrable:
             self._deadline = monotonic() + self.timeout
             return self._execute_here(context)
+        self._look_up(trigger.workflow_events_conn_id)
         return self.defer(
             trigger=trigger,
             method_name="execute_complete",
             # The trigger gives up by itself, in time to start the task again before Airflow fails it.
             timeout=dt.timedelta(seconds=self.timeout + _SPARE_SECONDS),
         )
+
+    def _look_up(self, conn_id: str) -> None:
+        """Fail here where the connection cannot be used: of a trigger's error Airflow tells no reason."""
+        from airflow_workflow_events.hooks import WorkflowEventHook
+        from airflow_workflow_events.waiting import absence_told
+
+        try:
+            with absence_told(conn_id), WorkflowEventHook(conn_id).get_consumer(connect=False):
+                pass
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a secrets backend that is away now may answer the trigger
+            self.log.warning("Connection %r could not be looked up; the trigger does: %s", conn_id, error)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return the event that the trigger has found, or fail for it."""

@@ -116,7 +116,9 @@ def absence_told(conn_id: str) -> Iterator[None]:
     try:
         yield
     except AirflowNotFoundException as error:
-        raise ConfigurationError(f"connection {conn_id!r}: {error}") from error
+        raise ConfigurationError(
+            f"connection {conn_id!r} does not exist: create it, or correct its name ({error})"
+        ) from error
 
 
 def _subscribe(name: tuple[str, str | None], subscription: Subscription) -> EventHub:

@@ -13,7 +13,7 @@ import asyncio
 import datetime as dt
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from time import monotonic
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_workflow_events import forks
-from airflow_workflow_events.errors import KafkaError
+from airflow_workflow_events.errors import KafkaError, WorkflowEventsError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.hooks import WorkflowEventHook
 from airflow_workflow_events.kafka.client_log import OncePerMinute
@@ -46,11 +46,20 @@ log.addFilter(OncePerMinute())  # an outage would be told every few seconds, by 
 _T = TypeVar("_T")
 
 _PAUSE_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 30.0
 # Before Airflow 3.3 nobody says when an event was stored. The triggerer hands it over in a second or two.
 _HAND_OVER_SECONDS = 30.0
 # Brokers forget what an empty group has committed after a week (offsets.retention.minutes), counted from the
 # commit: a position that does not change is committed again.
 _REFRESH_SECONDS = 3_600.0
+
+
+def _pauses() -> Iterator[float]:
+    """Yield how long to wait before a connection is looked up again, in seconds: longer each time."""
+    seconds = _FIRST_PAUSE_SECONDS
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, _LONGEST_PAUSE_SECONDS)
 
 
 class PositionKeeper:
@@ -133,6 +142,7 @@ class Watcher:
         self._group_id = group_id
         self._keeper = _keepers.setdefault(conn_id, PositionKeeper(conn_id))
         self._stream: EventStream | None = None
+        self._begun_at: StartFrom | dt.datetime | Positions = start
         self._outstanding: dict[tuple[str, int], deque[int]] = defaultdict(deque)
         self._handed_over: deque[tuple[float, ReceivedEvent]] = deque()
         self._uncommitted: dict[tuple[str, int], int] = {}
@@ -145,10 +155,13 @@ class Watcher:
     async def __aenter__(self) -> Self:
         committed = await self._find_position()
         self._committed = dict(committed or {})
-        start = self._start if committed is None else committed
+        await self._open_stream(self._start if committed is None else committed)
+        return self
+
+    async def _open_stream(self, start: StartFrom | dt.datetime | Positions) -> None:
+        self._begun_at = start
         self._stream = EventStream(self._conn_id, self._topic, [self._awaited], start, wants_progress=True)
         await self._stream.__aenter__()
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -165,11 +178,22 @@ class Watcher:
     async def events(self) -> AsyncIterator[ReceivedEvent]:
         """Yield what is waited for; it is outstanding until it is settled, or a while after handing over.
 
-        Raises:
-            ConfigurationError: the connection cannot be used.
+        A connection that does not exist or cannot be used ends nothing: it is looked up again.
         """
         assert self._stream is not None, "not entered"  # noqa: S101 - a mistake in this package
-        async for delivery in self._stream:
+        pauses = _pauses()
+        while True:
+            try:
+                async for received in self._events_of(self._stream):
+                    pauses = _pauses()
+                    yield received
+            except WorkflowEventsError as error:
+                await self._stream.__aexit__(None, None, None)
+                await self._wait_in_vain(error, next(pauses))
+                await self._open_stream(self._reached() or self._begun_at)
+
+    async def _events_of(self, stream: EventStream) -> AsyncIterator[ReceivedEvent]:
+        async for delivery in stream:
             if isinstance(delivery, Progress):
                 await self._advance(delivery.positions)
             else:
@@ -185,14 +209,33 @@ class Watcher:
         """Say that an event was given to a triggerer that does not say when it was stored."""
         self._handed_over.append((monotonic(), received))
 
+    def _reached(self) -> Positions:
+        """Return the next offset of each partition that has a position."""
+        outstanding = {place: offsets[-1] + 1 for place, offsets in self._outstanding.items() if offsets}
+        return {**self._committed, **self._uncommitted, **outstanding}
+
+    async def _wait_in_vain(self, error: Exception, seconds: float) -> None:
+        # Airflow starts a trigger that ends with an error again after two seconds, with its whole traceback
+        # in the log each time.
+        log.warning(
+            "a watcher gets no events through connection %r, which cannot be used; create or correct it, and "
+            "the watcher goes on without a restart: %s",
+            self._conn_id,
+            error,
+        )
+        await asyncio.sleep(seconds)
+
     async def _find_position(self) -> Positions | None:
-        """Return what is committed; ``None`` if nothing is. Sits an outage of the brokers out."""
+        """Return what is committed; ``None`` if nothing is. Waits while it cannot be asked."""
+        pauses = _pauses()
         while True:
             try:
                 return await self._keeper.find(self._group_id, self._topic)
             except KafkaError as error:
                 log.error("the position of %s cannot be read, trying again: %s", self._group_id, error)
                 await asyncio.sleep(_PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - Airflow's answer may be any error
+                await self._wait_in_vain(error, next(pauses))
 
     async def _advance(self, positions: Positions) -> None:
         """Commit how far everything was handed over, but for what is outstanding."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from airflow.listeners.listener import get_listener_manager
@@ -20,15 +21,24 @@ from airflow.sdk.bases.operator import TriggerFailureReason
 
 from airflow_workflow_events import EventType, WorkflowEvent
 from airflow_workflow_events.errors import ConfigurationError
+from airflow_workflow_events.hooks import WorkflowEventHook
 from airflow_workflow_events.sensors import WorkflowEventSensor
 from airflow_workflow_events.testing.listening import listening
 from airflow_workflow_events.triggers import WorkflowEventTrigger
 from tests.airflow_names import DagBag
 from tests.events import make_event
+from tests.unit.airflow_side.connections import DEFAULT, Connections
 from tests.unit.airflow_side.contexts import DAG_ID, RUN_ID, STARTED_AT, make_dag, make_run
 from tests.unit.airflow_side.running import run_task
 
 _FAILURE = {"error": {"type": "DiskFull", "message": "no space left"}}
+
+
+@pytest.fixture(autouse=True)
+def _connection(connections: Connections) -> None:
+    """A sensor looks its connection up before it is deferred."""
+    for name in (DEFAULT, "other", "orders_kafka"):
+        connections.add(name, extra={"bootstrap.servers": "localhost:9"})
 
 
 def waiting(**options: Any) -> WorkflowEventSensor:
@@ -71,6 +81,29 @@ def test_it_is_deferred_until_a_completion_comes() -> None:
         "start_from": STARTED_AT.isoformat(),
         "once": True,
     }
+
+
+def test_a_connection_that_does_not_exist_fails_the_task_before_it_is_deferred() -> None:
+    with pytest.raises(
+        ConfigurationError, match="connection 'no_such' does not exist: create it, or correct"
+    ):
+        run_task(waiting(workflow_events_conn_id="no_such"))
+
+
+def test_a_connection_that_cannot_be_used_fails_the_task_before_it_is_deferred(
+    connections: Connections,
+) -> None:
+    connections.add("unusable", extra={"bootstrap.servers": "localhost:9", "fetch.min.bytes": "many"})
+
+    with pytest.raises(ConfigurationError, match="connection 'unusable': "):
+        run_task(waiting(workflow_events_conn_id="unusable"))
+
+
+def test_a_sensor_is_deferred_while_nobody_answers_about_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(WorkflowEventHook, "get_consumer", Mock(side_effect=OSError("away")))
+    assert isinstance(deferred().trigger, WorkflowEventTrigger)
 
 
 def test_everything_it_waits_for_is_handed_to_the_trigger() -> None:

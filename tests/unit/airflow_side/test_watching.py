@@ -8,7 +8,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -17,13 +19,14 @@ from airflow_workflow_events.errors import KafkaTimeoutError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.kafka import group_offsets
 from airflow_workflow_events.kafka import hub as hub_module
+from airflow_workflow_events.kafka.client_log import OncePerMinute
 from airflow_workflow_events.kafka.intake import ReceivedEvent
 from airflow_workflow_events.kafka.positions import StartFrom
 from airflow_workflow_events.watching import PositionKeeper, Watcher, WatcherStream
 from tests.airflow_e2e.watchers import position_of
 from tests.broker import PARTITIONS, Broker, embedded
 from tests.contract.consuming import number_of, numbers, publish
-from tests.unit.airflow_side.connections import DEFAULT
+from tests.unit.airflow_side.connections import DEFAULT, Connections
 from tests.unit.kafka.scripted import Clock
 from tests.waiting import await_condition
 
@@ -335,6 +338,41 @@ async def test_an_outage_when_it_starts_is_sat_out(
     async with watching_for(group_id) as watcher:
         assert len(await watcher.take(1)) == 1
     await bringing
+
+
+@pytest.mark.parametrize("is_first_looked_up_by", ["the position", "the stream"])
+async def test_a_connection_that_is_made_later_is_found_without_a_restart(
+    event_topic: str,
+    embedded_broker: Broker,
+    connections: Connections,
+    group_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+    log_of: Callable[[str], str],
+    is_first_looked_up_by: str,
+) -> None:
+    publish(embedded_broker, event_topic, [0])
+    monkeypatch.setattr(watching.log, "filters", [OncePerMinute()])  # what other tests told is forgotten
+    monkeypatch.setattr(watching, "_FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(watching, "_LONGEST_PAUSE_SECONDS", 0.2)
+    if is_first_looked_up_by == "the stream":
+        monkeypatch.setattr(watching.PositionKeeper, "find", AsyncMock(return_value=None))
+
+    async def make() -> None:
+        await until(lambda: "cannot be used" in log_of("watching"), "an attempt in vain")
+        connections.add(extra={"bootstrap.servers": embedded_broker.bootstrap_servers, "topic": event_topic})
+
+    making = asyncio.ensure_future(make())
+    async with watching_for(group_id) as watcher:
+        assert len(await watcher.take(1)) == 1
+    await making
+    told = [line for line in log_of("watching").splitlines() if "cannot be used" in line]
+    assert len(told) == 1
+    assert f"connection '{DEFAULT}'" in told[0]
+    assert "create or correct it" in told[0]
+
+
+def test_a_connection_is_looked_up_ever_more_rarely() -> None:
+    assert list(islice(watching._pauses(), 6)) == [2, 4, 8, 16, 30, 30]
 
 
 @pytest.fixture
