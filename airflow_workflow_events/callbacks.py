@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_workflow_events.events.model import EventType
-from airflow_workflow_events.publisher import Publication
+from airflow_workflow_events.publisher import Publication, copy_of_data
 
 _DEFAULT = Publication(emitted_by="callback")
 
@@ -56,15 +56,15 @@ def workflow_event_callback(
         timeout_seconds: the bound on everything. Default: ``[workflow_events] callback_timeout_seconds``.
 
     Raises:
-        ConfigurationError: ``data`` uses a name of the lifecycle's own, the event type or the topic is
-            illegal, or the timeout is not above 0. Raised where the DAG is parsed, so the mistake shows as an
+        ConfigurationError: ``data`` is no mapping or uses a name of the lifecycle's own, the event type or
+            the topic is illegal, or the timeout is not above 0. Raised where the DAG is parsed, so the mistake shows as an
             import error.
     """
     return WorkflowEventCallback(
         Publication(
             emitted_by="callback",
             event_type=None if event_type is None else str(event_type),
-            data=dict(data or {}),
+            data=copy_of_data(data),
             topic=topic,
             environment=environment,
             conn_id=conn_id,

@@ -11,7 +11,7 @@ from airflow_workflow_events.compat import BaseNotifier
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.events.model import EventType
 from airflow_workflow_events.lifecycle.reading import text_or_none
-from airflow_workflow_events.publisher import Publication
+from airflow_workflow_events.publisher import Publication, copy_of_data
 from airflow_workflow_events.relaying import METRICS
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class WorkflowEventNotifier(BaseNotifier):
         context: given by Airflow in deadline alerts.
 
     Raises:
-        ConfigurationError: ``data`` uses a name of the lifecycle's own, or the timeout is not above 0.
+        ConfigurationError: ``data`` is no mapping or uses a name of the lifecycle's own, or the timeout
+            is not above 0.
     """
 
     template_fields: Sequence[str] = ("event_type", "data", "topic", "environment")
@@ -60,7 +61,7 @@ class WorkflowEventNotifier(BaseNotifier):
         context: Context | None = None,
     ) -> None:
         self.event_type: str | None = None if event_type is None else str(event_type)
-        self.data: dict[str, Any] = dict(data or {})
+        self.data: dict[str, Any] = copy_of_data(data)
         self.topic = topic
         self.environment = environment
         self.conn_id = conn_id

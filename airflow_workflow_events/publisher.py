@@ -37,6 +37,21 @@ log: logging.Logger = logging.getLogger(__name__)
 _SHARE_OF_BOUND = 0.95
 
 
+def copy_of_data(data: object) -> dict[str, Any]:
+    """Return a copy of ``data``, which is empty where there is none.
+
+    Raises:
+        ConfigurationError: it is no mapping.
+    """
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise ConfigurationError(
+            f"data is a {type(data).__name__}: use a mapping of names to values, e.g. {{'rows': 42}}"
+        )
+    return dict(data)
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """How a callback or a notifier publishes the event of the context it gets.

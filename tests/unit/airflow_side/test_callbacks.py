@@ -161,3 +161,9 @@ def test_a_callbacks_data_is_its_own_copy() -> None:
     data["rows"] = 2
 
     assert callback.publication.data == {"rows": 1}
+
+
+@pytest.mark.parametrize("data", [[1], "rows", 42])
+def test_data_without_names_is_refused_where_the_dag_is_parsed(data: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"data is a {type(data).__name__}: use a mapping of names"):
+        workflow_event_callback(data=data)

@@ -315,3 +315,9 @@ def test_a_task_and_a_dag_may_share_one(connection: str, published: Published) -
     notifier(dag_context())
 
     assert {event.event_type for event in published(2)} == {"task.completed", "workflow.completed"}
+
+
+@pytest.mark.parametrize("data", [[1], "rows", 42])
+def test_data_without_names_is_refused_where_the_dag_is_parsed(data: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"data is a {type(data).__name__}: use a mapping of names"):
+        WorkflowEventNotifier(data=data)
