@@ -8,6 +8,9 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+# First, as it says what to install where there is no Airflow.
+import airflow_workflow_events.compat  # noqa: F401
+
 from airflow_workflow_events.commands import command_group
 
 

@@ -57,8 +57,8 @@ def workflow_event_callback(
 
     Raises:
         ConfigurationError: ``data`` is no mapping or uses a name of the lifecycle's own, the event type or
-            the topic is illegal, or the timeout is not above 0. Raised where the DAG is parsed, so the mistake shows as an
-            import error.
+            the topic is illegal, or the timeout is not above 0. Raised where the DAG is parsed, so the
+            mistake shows as an import error.
     """
     return WorkflowEventCallback(
         Publication(

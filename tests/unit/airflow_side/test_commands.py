@@ -232,3 +232,9 @@ def test_the_package_run_as_a_program_relays_until_it_is_stopped(
             process.terminate()
     assert process.returncode == 0
     assert [event_of(message).event_id for message in embedded_broker.messages(topic, 1)] == ["first"]
+
+
+def test_without_airflow_the_module_says_what_to_install() -> None:
+    program = "import sys; sys.modules['airflow'] = None; import airflow_workflow_events.__main__"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "needs Apache Airflow, which is not installed: pip install airflow-workflow-events" in done.stderr
