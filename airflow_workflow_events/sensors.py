@@ -35,6 +35,8 @@ _PULL_SECONDS = 0.1
 # The offsets before an end may hold no record (compaction, markers of transactions): a topic that has been
 # quiet for so long is taken to be at its end. A client may need a second for the first record it reads.
 _QUIET_SECONDS = 5.0
+# A hundred years: what is counted from now on, or back from a run, stays within the calendar.
+_LONGEST = dt.timedelta(days=36_525)
 
 
 class WorkflowEventSensor(BaseSensorOperator):
@@ -119,7 +121,9 @@ class WorkflowEventSensor(BaseSensorOperator):
         end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
+        _check_timeout(kwargs.get("timeout"))
         super().__init__(**kwargs)
+        _check_timeout(self.timeout)  # it may be Airflow's option
         given = {
             "workflow_id": workflow_id,
             "workflow_run_id": workflow_run_id,
@@ -334,10 +338,20 @@ def _check_since(since: object) -> dt.datetime | dt.timedelta | None:
     if isinstance(since, dt.timedelta):
         if since < dt.timedelta(0):
             raise ConfigurationError(f"since is {since}: say how long before as a positive timedelta")
+        if since > _LONGEST:
+            raise ConfigurationError(f"since is {since}: use a timedelta of at most {_LONGEST.days:,} days")
         return since
     if since is not None:
         raise ConfigurationError(f"since is {since!r}: use a datetime, its ISO text, or a timedelta")
     return None
+
+
+def _check_timeout(timeout: object) -> None:
+    """Refuse what leads out of the calendar. What else is wrong with it Airflow says."""
+    seconds = timeout.total_seconds() if isinstance(timeout, dt.timedelta) else timeout
+    # Not ">", which does not hold for NaN.
+    if isinstance(seconds, int | float) and not seconds <= _LONGEST.total_seconds():
+        raise ConfigurationError(f"timeout is {timeout}: wait for at most {_LONGEST.days:,} days")
 
 
 def _check_early(filters: Mapping[str, Any], fail_on: Any, since: Any) -> None:

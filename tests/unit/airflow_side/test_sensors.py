@@ -205,6 +205,30 @@ def test_a_template_may_be_rendered_to_what_is_no_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"since": dt.timedelta(days=800_000)}, "since is 800000 days, 0:00:00: use a timedelta of at most"),
+        ({"timeout": 1e12}, "timeout is 1000000000000.0: wait for at most 36,525 days"),
+        ({"timeout": float("inf")}, "timeout is inf: wait for at most"),
+        ({"timeout": float("nan")}, "timeout is nan: wait for at most"),
+        ({"timeout": 10**400}, "timeout is 10+: wait for at most"),
+        ({"timeout": dt.timedelta.max}, "timeout is .* days, .*: wait for at most"),
+    ],
+)
+def test_what_leads_out_of_the_calendar_is_refused_where_the_dag_is_parsed(
+    parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        WorkflowEventSensor(task_id="wait", **parameters)
+
+
+def test_the_longest_that_is_taken_is_within_the_calendar() -> None:
+    longest = dt.timedelta(days=36_525)
+
+    assert deferred(timeout=longest, since=longest).timeout == longest + dt.timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
     ("since", "start"),
     [
         (dt.datetime(2026, 1, 2, 3, tzinfo=dt.timezone(dt.timedelta(hours=1))), "2026-01-02T03:00:00+01:00"),
