@@ -12,7 +12,7 @@ import signal
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -33,9 +33,41 @@ _LOOK_SECONDS = 1.0
 _LOOK_AGAIN = frozenset(filter(None, (getattr(signal, "SIGHUP", None),)))
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
+# What a shell reports of a program that SIGPIPE or SIGINT has ended.
+_BY_CLOSED_PIPE, _BY_INTERRUPT = 141, 130
+# Of a process id and of a count, which no outbox comes near.
+_MAX_NUMBER = 2**31 - 1
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """End the command with one line where an option, the outbox or the output cannot be used.
+
+    Raises:
+        SystemExit: with 1 and the reason, with 130 after an interrupt (ctrl-C), or with 141 and no word where
+            whoever reads the output has had enough, as ``head`` has.
+    """
+    try:
+        yield
+    except WorkflowEventsError as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(_BY_INTERRUPT) from None
+    except _OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise SystemExit(_BY_CLOSED_PIPE) from None
+        raise SystemExit(str(error)) from None
+
+
+class _OutputError(Exception):
+    """A line cannot be printed."""
+
+
+def _number(text: str) -> int:
+    # Python refuses to read a number of thousands of digits.
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= _MAX_NUMBER:
+        raise ArgumentTypeError(f"{printable(text, 40)!r} is not a whole number from 1 to {_MAX_NUMBER}")
     return int(text)
 
 
@@ -43,13 +75,16 @@ _EVENT_ID = Arg(  # type: ignore[no-untyped-call]
     ("--event-id",), help="only this event; all parked ones by default"
 )
 _PARENT = Arg(  # type: ignore[no-untyped-call]
-    ("--parent",), type=int, metavar="PID", help="end as soon as this is not the parent process any more"
+    ("--parent",),
+    type=_number,
+    metavar="PID",
+    help="end as soon as this is not the parent process any more",
 )
 _YES = Arg(  # type: ignore[no-untyped-call]
     ("--yes", "-y"), action="store_true", help="do not ask"
 )
 _LIMIT = Arg(  # type: ignore[no-untyped-call]
-    ("--limit",), type=_count, default=100, help="how many at most (default: %(default)s)"
+    ("--limit",), type=_number, default=100, help="how many at most (default: %(default)s)"
 )
 
 
@@ -116,9 +151,9 @@ def relay(args: Namespace) -> None:
     try:
         outbox.totals()
     except OutboxError as error:  # a server may be away for a while, and a worker starts its relay but once
-        _say(f"{error}; it is tried again")
+        _say_if_heard(f"{error}; it is tried again")
     relaying = background_relay(outbox)
-    _say(f"relaying from {outbox.database.place}")
+    _say_if_heard(f"relaying from {outbox.database.place}")
     relaying.start()
     while _next_order(orders, args.parent) in _LOOK_AGAIN:
         relaying.look_again()
@@ -139,13 +174,13 @@ def _next_order(orders: SimpleQueue[int], parent: int | None) -> int:
                 return signal.SIGTERM
 
 
+@_one_line_errors()
 def show_outbox(_args: Namespace) -> None:
     """Show how much is in the outbox and which relays are at work."""
     from airflow_workflow_events.outbox.background import SILENCE_SECONDS
 
-    with _one_line_errors():
-        outbox = _outbox()
-        totals, relays = outbox.totals(), outbox.relays(SILENCE_SECONDS)
+    outbox = _outbox()
+    totals, relays = outbox.totals(), outbox.relays(SILENCE_SECONDS)
     age = "-" if totals.oldest_age_seconds is None else f"{totals.oldest_age_seconds:.1f} s"
     _say(f"outbox      {outbox.database.place}")
     _say(f"pending     {totals.pending}")
@@ -155,11 +190,11 @@ def show_outbox(_args: Namespace) -> None:
     _say(f"relays      {', '.join(relays) or 'none is at work'}")
 
 
+@_one_line_errors()
 def show_parked(args: Namespace) -> None:
     """List parked events, the oldest first."""
-    with _one_line_errors():
-        outbox = _outbox()
-        entries, total = outbox.parked(args.limit), outbox.totals().parked
+    outbox = _outbox()
+    entries, total = outbox.parked(args.limit), outbox.totals().parked
     for entry in entries:
         _say(_in_words(entry))
     if not entries:
@@ -168,35 +203,43 @@ def show_parked(args: Namespace) -> None:
         _say(f"{total - len(entries)} more: raise --limit")
 
 
+@_one_line_errors()
 def retry_parked(args: Namespace) -> None:
     """Attempt parked events again."""
-    with _one_line_errors():
-        count = _outbox().retry_parked(args.event_id)
+    count = _outbox().retry_parked(args.event_id)
     _check_found(count, args.event_id)
     _say(f"{count} event(s) will be attempted again")
 
 
+@_one_line_errors()
 def discard_parked(args: Namespace) -> None:
     """Name parked events, ask, and remove them for good."""
-    with _one_line_errors():
-        outbox = _outbox()
-        entries = [
-            entry for entry in outbox.parked(_ALL) if args.event_id is None or entry.event_id == args.event_id
-        ]
-        _check_found(len(entries), args.event_id)
-        for entry in entries:
-            _say(_in_words(entry))
-        if entries and not args.yes:
-            _confirm(f"Remove {len(entries)} event(s), which nobody will ever get?")
-        # By their ids: what was parked meanwhile was neither named nor asked about.
-        count = sum(outbox.discard_parked(event_id) for event_id in {entry.event_id for entry in entries})
+    outbox = _outbox()
+    entries = [
+        entry for entry in outbox.parked(_ALL) if args.event_id is None or entry.event_id == args.event_id
+    ]
+    _check_found(len(entries), args.event_id)
+    for entry in entries:
+        _say(_in_words(entry))
+    if entries and not args.yes:
+        _confirm(f"Remove {len(entries)} event(s), which nobody will ever get?")
+    # By their ids: what was parked meanwhile was neither named nor asked about.
+    count = sum(outbox.discard_parked(event_id) for event_id in {entry.event_id for entry in entries})
     _say(f"{count} event(s) were removed")
 
 
 def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise SystemExit("nothing was removed: add --yes to remove these")
-    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+    try:
+        answer = input(f"{question} [y/N] ")
+    except (EOFError, UnicodeDecodeError):
+        answer = ""
+        print(file=sys.stderr)  # the question's line has no end
+    except KeyboardInterrupt:
+        print("\nnothing was removed", file=sys.stderr)
+        raise SystemExit(_BY_INTERRUPT) from None
+    if answer.strip().lower() not in {"y", "yes"}:
         raise SystemExit("nothing was removed")
 
 
@@ -210,18 +253,26 @@ def _in_words(entry: ParkedEntry) -> str:
 
 
 def _say(text: str) -> None:
-    """Print a line as far as the terminal can show it: ids and reasons hold what others wrote."""
+    """Print a line as far as the terminal can show it: ids and reasons hold what others wrote.
+
+    Raises:
+        _OutputError: nobody can read it: a closed pipe, a full disk.
+    """
+    if sys.stdout is None:
+        raise _OutputError("the output cannot be written: stdout is closed")
     encoding = sys.stdout.encoding or "utf-8"
-    print(printable(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """End the command with one line where an option or the outbox cannot be used."""
     try:
-        yield
-    except WorkflowEventsError as error:
-        raise SystemExit(str(error)) from None
+        print(printable(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        # What is left in the buffer would be written, and fail, once more at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _OutputError(f"the output cannot be written: {error.strerror}") from error
+
+
+def _say_if_heard(text: str) -> None:
+    """Print a line, or go on without: a relay has work to do whoever listens."""
+    with suppress(_OutputError):
+        _say(text)
 
 
 def _outbox() -> Outbox:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
+import shlex
 import signal
 import subprocess
 import sys
 import threading
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -157,10 +160,78 @@ def test_commands_see_to_the_file_of_a_listener_that_was_turned_off(
     assert "pending     1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "ten"])
-def test_a_limit_is_a_whole_number_above_0(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="is not a whole number above 0"):
-        commands._count(text)
+@pytest.mark.parametrize("text", ["0", "-1", "ten", str(2**63), "9" * 23, "9" * 5_000, "1" * 11, "\u00b2"])
+def test_a_limit_and_a_process_id_are_whole_numbers_in_bounds(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, option in (("parked", "--limit"), ("relay", "--parent")):
+        with pytest.raises(SystemExit) as caught:
+            main([command, f"{option}={text}"])
+        assert caught.value.code == 2
+        assert "is not a whole number from 1 to 2147483647" in capsys.readouterr().err
+
+
+COMMAND = [sys.executable, "-m", "airflow_workflow_events"]
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """What a command's process needs to know of the outbox of the options."""
+    return {**os.environ, "AIRFLOW__WORKFLOW_EVENTS__OUTBOX_URL": f"sqlite:///{folder}/outbox.db"}
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
+        (">&-", 1, "the output cannot be written: stdout is closed\n"),
+        (">/dev/full", 1, "the output cannot be written: No space left on device\n"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line_at_most(
+    tmp_path: Path, outbox: Outbox, redirection: str, code: int, said: str
+) -> None:
+    park(outbox, "first")
+    script = f"{shlex.join(COMMAND)} parked {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=environment_of(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [(b"\x04", 1), (b"\x03", 130), (b"\xff\n", 1)],
+)
+def test_a_question_that_gets_no_answer_removes_nothing(
+    tmp_path: Path, outbox: Outbox, key: bytes, code: int
+) -> None:
+    park(outbox, "first")
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *COMMAND, "discard"],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env=environment_of(tmp_path),
+    ) as process:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # the end of its terminal
+            while part := os.read(ours, 4096):
+                shown += part
+                if b"[y/N]" in shown and key:
+                    os.write(ours, key)
+                    key = b""
+    os.close(ours)
+    assert process.returncode == code
+    assert shown.decode(errors="replace").split("[y/N]")[1].strip().endswith("nothing was removed")
+    assert "Traceback" not in shown.decode(errors="replace")
+    assert outbox.totals().parked == 1
 
 
 def test_a_relay_looks_its_connections_up_when_it_gets_a_hangup_signal(
