@@ -32,7 +32,8 @@ _CALLBACKS = frozenset({"error_cb", "throttle_cb", "stats_cb", "log_cb", "oauth_
 _OBJECTS = frozenset({"default.topic.config", "logger", "interceptors", "opaque"})
 _OBJECT_NAME = re.compile(r"on_\w+|.+_cb|.+_callback|default_topic_conf")
 # dlopen(), and system().
-_CODE = frozenset({"plugin.library.paths", "ssl.engine.location", "sasl.kerberos.kinit.cmd"})
+_COMMAND = "sasl.kerberos.kinit.cmd"
+_CODE = frozenset({"plugin.library.paths", "ssl.engine.location", _COMMAND})
 # OpenSSL takes a provider's name with a path in it for the file of a library.
 _PROVIDERS = "ssl.providers"
 _PROVIDER_NAMES = re.compile(r"[\w-]+(?:\s*,\s*[\w-]+)*")
@@ -107,8 +108,10 @@ def _check_code(name: str, value: object) -> None:
     allowed = _listed(CONFIG_SECTION, _CODE_OPTION)
     for part in filter(None, map(str.strip, values)):
         if part not in allowed:
+            # A command may hold a password, and the page that tests a connection shows this text.
+            shown = "a command" if name == _COMMAND else repr(part)
             raise ConfigurationError(
-                f"{name} is {part!r}, which would load or run code of the connection's choice: "
+                f"{name} is {shown}, which would load or run code of the connection's choice: "
                 f"add it to [{CONFIG_SECTION}] {_CODE_OPTION} if you trust it"
             )
 

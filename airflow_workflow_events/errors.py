@@ -28,6 +28,12 @@ reason it carries for a payload value is an :class:`EventValidationError`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
+# Of a secret that is masked wherever it stands, in characters.
+_MIN_INSIDE_WORDS = 6
+
 __all__ = [
     "ConfigurationError",
     "ConsumerClosedError",
@@ -212,6 +218,24 @@ def printable(text: object, max_characters: int = 1_000) -> str:
             + text[max_characters:]
         )
     return text if len(text) <= max_characters else f"{text[: max_characters - 3]}..."
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Return a text with each secret in it replaced by ``***``.
+
+    A secret of fewer than six characters is replaced only where it stands by itself: inside words it would
+    be found by chance, make the text unreadable, and be told by what is missing.
+
+    Args:
+        text: an error's text, for one.
+        secrets: what may not be shown. Empty ones are passed over.
+    """
+    # The longest first, and all at once: one may be part of another, or of what stands for another.
+    forms = [
+        re.escape(secret) if len(secret) >= _MIN_INSIDE_WORDS else rf"(?<!\w){re.escape(secret)}(?!\w)"
+        for secret in sorted(set(secrets) - {""}, key=len, reverse=True)
+    ]
+    return re.sub("|".join(forms), "***", text) if forms else text
 
 
 def text_of(error: BaseException) -> str:

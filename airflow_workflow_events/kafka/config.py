@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_workflow_events.errors import ConfigurationError, printable
+from airflow_workflow_events.errors import ConfigurationError, masked, printable
 
 #: librdkafka takes several names for one option; comparing and overriding needs one of them.
 #: Source: librdkafka's CONFIGURATION.md, the rows marked "Alias for".
@@ -30,6 +30,7 @@ ALIASES = {
 #: Options whose values never appear in an error, a log line or a repr.
 SECRET_OPTIONS = frozenset(
     {
+        "sasl.kerberos.kinit.cmd",
         "sasl.password",
         "sasl.oauthbearer.client.secret",
         "sasl.oauthbearer.client.credentials.client.secret",
@@ -123,12 +124,11 @@ def named_options(**parameters: Any) -> dict[str, Any]:
 
 def without_secrets(text: str, config: Mapping[str, Any]) -> str:
     """Return ``text`` with every secret value of ``config`` replaced by ``***``."""
-    for name in SECRET_OPTIONS:
-        value = config.get(name)
-        secret = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
-        if secret:
-            text = text.replace(secret, "***")
-    return text
+    values = [config[name] for name in SECRET_OPTIONS & config.keys()]
+    return masked(
+        text,
+        [one.decode(errors="replace") if isinstance(one, bytes) else str(one or "") for one in values],
+    )
 
 
 def one_line(text: str) -> str:

@@ -23,6 +23,7 @@ from airflow_workflow_events.errors import (
     KafkaConnectionError,
     KafkaError,
     WorkflowEventsError,
+    masked,
     printable,
 )
 from airflow_workflow_events.events.schema import SCHEMA_PATH
@@ -194,10 +195,7 @@ class RegistryValueSerializer:
         return KafkaError(f"{place} could not be asked: {type(error).__name__}: {self._masked(error)}")
 
     def _masked(self, error: Exception) -> str:
-        text = str(error)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return printable(text)
+        return printable(masked(str(error), self._secrets))
 
 
 def _refusal(place: str, topic: str, status: int, text: str) -> WorkflowEventsError:
@@ -244,8 +242,8 @@ def _without_credentials(url: object) -> str:
     return ",".join(f"{part.scheme}://{part.netloc.rpartition('@')[2]}" for part in parts) or "no address"
 
 
-def _secrets_of(registry: Mapping[str, Any]) -> list[str]:
-    """Return what may not be shown, longest first: passwords, tokens, and the credentials in addresses."""
+def _secrets_of(registry: Mapping[str, Any]) -> set[str]:
+    """Return what may not be shown: passwords, tokens, and the credentials in addresses."""
     found: set[str] = set()
     for name, value in registry.items():
         if not isinstance(value, str):
@@ -258,4 +256,4 @@ def _secrets_of(registry: Mapping[str, Any]) -> list[str]:
             found |= {value, value.partition(":")[2]}
         elif any(word in name for word in ("password", "secret", "token", "proxy")):
             found.add(value)
-    return sorted(found - {""}, key=len, reverse=True)
+    return found

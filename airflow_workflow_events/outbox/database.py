@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from airflow_workflow_events import forks
-from airflow_workflow_events.errors import OutboxUnavailableError, printable
+from airflow_workflow_events.errors import OutboxUnavailableError, masked, printable
 from airflow_workflow_events.interruptions import acquire, release
 from airflow_workflow_events.outbox.engines import LOCK_TIMEOUT_MS, make_engine, parsed_url, secrets_of
 from airflow_workflow_events.outbox.files import prepare_file
@@ -227,9 +227,7 @@ class OutboxDatabase:
         except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError, UnicodeError) as error:
             # SQLAlchemy's text repeats the parameters, which are the event.
             cause = getattr(error, "orig", None) or error
-            reason = " ".join(str(cause).split())
-            for secret in self._secrets:
-                reason = reason.replace(secret, "***")
+            reason = masked(" ".join(str(cause).split()), self._secrets)
             if isinstance(error, ImportError) and self.kind == "postgresql":
                 reason += "; pip install 'airflow-workflow-events[postgres]'"
             raise OutboxUnavailableError(

@@ -87,6 +87,17 @@ def test_an_option_that_brings_code_is_refused_on_every_way_in(
     assert "connection" in message
 
 
+def test_a_refused_command_is_not_shown_as_it_may_hold_a_password(connections: Connections) -> None:
+    extra = {**SERVERS, "sasl.kerberos.kinit.cmd": "echo canary | kinit etl"}
+    hook = WorkflowEventHook(connections.add(extra=extra))
+
+    worked, answer = hook.test_connection()
+
+    assert not worked
+    assert "sasl.kerberos.kinit.cmd is a command, which would load or run code" in answer
+    assert "canary" not in answer
+
+
 def test_a_callback_that_is_listed_is_resolved_and_others_are_still_refused(
     options: Callable[..., dict[str, Any]], set_options: Callable[..., None]
 ) -> None:

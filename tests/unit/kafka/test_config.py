@@ -280,6 +280,24 @@ def test_a_secret_that_is_no_text_is_masked_as_well(secret: Any) -> None:
     assert without_secrets("it is 12345678", {"sasl.password": secret}) == "it is ***"
 
 
+@pytest.mark.parametrize(
+    ("secret", "text", "shown"),
+    [
+        ("y", "the registry says: y", "the registry says: ***"),
+        ("user", "users: user, user2, (user)", "users: ***, user2, (***)"),
+        ("secret", "mysecrets", "my***s"),
+    ],
+)
+def test_a_short_secret_is_masked_only_where_it_stands_by_itself(secret: str, text: str, shown: str) -> None:
+    assert without_secrets(text, {"sasl.password": secret}) == shown
+
+
+def test_a_secret_that_holds_another_is_masked_as_a_whole() -> None:
+    config = {"sasl.password": "canary", "ssl.key.password": "canary-of-the-mine"}
+
+    assert without_secrets("canary-of-the-mine and canary", config) == "*** and ***"
+
+
 def test_a_secret_under_librdkafkas_other_name_for_it_is_kept_under_the_one_that_is_masked() -> None:
     config = {
         "security.protocol": "SASL_SSL",
