@@ -198,13 +198,14 @@ class _TasksEvents:
     """What the one task of this process has handed over, until its process ends."""
 
     def __init__(self) -> None:
-        self._accepted: WorkflowEvent | None = None
+        self._accepted: tuple[HandOver, WorkflowEvent] | None = None
         self._unaccepted: list[tuple[WorkflowEvent, Route]] = []
 
     def accept(self, event: WorkflowEvent, route: Route) -> None:
         """Put an event into the outbox, or keep it for a direct attempt at the end."""
-        if HandOver(_outbox(), _EMITTED_BY).accept(event, route, environment_is_default=True):
-            self._accepted = event
+        hand_over = HandOver(_outbox(), _EMITTED_BY)
+        if hand_over.accept(event, route, environment_is_default=True):
+            self._accepted = (hand_over, event)
         else:
             self._unaccepted.append((event, route))
 
@@ -212,7 +213,8 @@ class _TasksEvents:
         """Attempt what the outbox did not accept, and what it did where no relay is at work."""
         deadline = monotonic() + _TASK_SECONDS
         if self._accepted is not None:
-            HandOver(_outbox(), _EMITTED_BY).deliver_unless_relayed(self._accepted, deadline)
+            hand_over, event = self._accepted
+            hand_over.deliver_unless_relayed(event, deadline)
         for event, route in self._unaccepted:
             relay = Relay(_outbox(), open_destination, metrics=METRICS)
             [done] = relay.deliver_directly(route, [(event, True)], max(deadline - monotonic(), 0.1))

@@ -18,9 +18,9 @@ from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.forks import critical_section, once_per_process
 from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
-from airflow_workflow_events.outbox.entries import Bounds, Route
+from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Bounds, Route
 from airflow_workflow_events.outbox.gauges import report_gauges
-from airflow_workflow_events.outbox.relay import Relay
+from airflow_workflow_events.outbox.relay import Drained, Relay
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings, default_outbox_file, is_default_outbox
 
@@ -169,6 +169,7 @@ class HandOver:
         self.delivered: bool = False
         self.relayed: bool | None = None
         self._reason: str | None = None
+        self._route = DEFAULT_ROUTE
 
     def accept(self, event: WorkflowEvent, route: Route, *, environment_is_default: bool) -> bool:
         """Put the event into the outbox; return whether that worked, after logging and counting if not."""
@@ -182,6 +183,7 @@ class HandOver:
             )
             return False
         self.accepted = True
+        self._route = route
         METRICS.incr(names.ACCEPTED, tags=tags)
         if dropped:
             log.error("the outbox was full: its %d oldest event(s) were dropped", dropped)
@@ -191,20 +193,22 @@ class HandOver:
     def deliver_unless_relayed(self, event: WorkflowEvent, deadline: float) -> None:
         """Deliver what the outbox has of the event's run until ``deadline``, unless a relay is at work.
 
-        Then, for a few seconds, whatever else waits there: nobody else may ever come by.
+        Then, for a few seconds, whatever else waits there: nobody else may ever come by. The event's own
+        connection and topic come first, so that a cluster that is away takes no time from another's events.
 
         Args:
-            event: an event that was accepted.
+            event: the event that :meth:`accept` accepted.
             deadline: when to end, in seconds of the monotonic clock.
         """
-        global _spared_until  # noqa: PLW0603 - the process's, like the brokers it waits for
+        conn_id = self._route.conn_id
         try:
             self.look()
-            if self.relayed or monotonic() < _spared_until:
+            if self.relayed or monotonic() < _spared_until.get(conn_id, 0.0):
                 return
             relay = Relay(self._outbox, open_destination, log_troubles=False)
             try:
-                done = relay.drain(deadline=deadline, key=event.ordering_key)
+                done = Drained()
+                relay.drain_route(self._route, done, deadline=deadline, key=event.ordering_key)
                 self._reason = done.reason
                 self.delivered = done.delivered > 0 and not done.failed
                 if self.delivered:
@@ -215,7 +219,7 @@ class HandOver:
             log.warning("event %s waits in the outbox: %s", printable(event.event_id), error)
             return
         if not self.delivered:
-            _spared_until = monotonic() + _SPARED_SECONDS
+            _spared_until[conn_id] = monotonic() + _SPARED_SECONDS
 
     def look(self) -> None:
         """Ask whether a relay is at work, and report the outbox's gauges if it is time.
@@ -249,4 +253,5 @@ class HandOver:
 
 
 _next_gauges = 0.0
-_spared_until = 0.0
+# By connection: what one cluster does not take says nothing of another.
+_spared_until: dict[str | None, float] = {}

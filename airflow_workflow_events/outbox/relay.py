@@ -121,8 +121,12 @@ class Relay:
             OutboxUnavailableError: the outbox's database cannot be used.
         """
         done = Drained()
-        for route in self.outbox.routes():
-            self.drain_route(route, done, deadline=deadline, key=key)
+        routes = self.outbox.routes()
+        for left, route in zip(range(len(routes), 0, -1), routes, strict=True):
+            # Each has its share of the time that is left, so that one whose brokers are away starves none.
+            now = time.monotonic()
+            share = None if deadline is None else now + (deadline - now) / left
+            self.drain_route(route, done, deadline=share, key=key)
         return done
 
     def drain_route(

@@ -23,7 +23,7 @@ def listening() -> Iterator[None]:
     added = [manager.pm for manager in _managers() if not manager.pm.is_registered(listeners)]
     # What an earlier test has left in this process: its options, and that its broker was away.
     listeners._settings.cache_clear()  # noqa: SLF001 - a process has no use for forgetting them
-    relaying._spared_until = 0.0  # noqa: SLF001 - likewise
+    relaying._spared_until.clear()  # noqa: SLF001 - likewise
     for plugins in added:
         plugins.register(listeners)
     try:

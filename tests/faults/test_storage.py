@@ -353,7 +353,7 @@ def callbacks_outbox(folder: Path, broker: EmbeddedBroker, monkeypatch: pytest.M
     """The outbox and the connection of the callbacks of this process."""
     monkeypatch.setenv("AIRFLOW__WORKFLOW_EVENTS__OUTBOX_URL", f"sqlite:///{folder}/outbox.db")
     Connections(monkeypatch).add(extra={"bootstrap.servers": broker.bootstrap_servers, "topic": _TOPIC})
-    monkeypatch.setattr(relaying, "_spared_until", 0.0)
+    monkeypatch.setattr(relaying, "_spared_until", {})
     relaying._outbox.cache_clear()
     yield
     outbox = relaying.outbox_of(Settings.load())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from time import monotonic
 
@@ -341,3 +342,20 @@ def test_a_refused_login_is_tried_again_soon_by_all_routes_of_the_connection(out
     assert relay.holds_back(Route(None, "b"))
     assert not relay.holds_back(Route("another", "a"))
     assert troubles.backoff_seconds(50, troubles.REFUSED_BACKOFF_SECONDS) <= 15
+
+
+def test_routes_share_the_time_that_there_is(outbox: Outbox) -> None:
+    granted: dict[str | None, float] = {}
+
+    class Measured(Scripted):
+        def deliver(
+            self, events: Sequence[WorkflowEvent], topic: str | None, timeout: float
+        ) -> Sequence[WorkflowEventsError | None]:
+            granted[topic] = timeout
+            return super().deliver(events, topic, timeout)
+
+    relay = Relay(outbox, lambda _conn_id: Measured(lambda _events, _topic: KafkaError("no"), []))
+    for topic in ("a", "b"):
+        outbox.append(make_event(), Route(None, topic))
+    relay.drain(deadline=time.monotonic() + 10)
+    assert granted["a"] <= 5, "the first left nothing to the second"

@@ -55,7 +55,7 @@ SetOptions = Callable[..., None]
 def outbox(tmp_path: Path, set_options: SetOptions, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
     """The listener is on, with an outbox and a relay of the test's own."""
     set_options(listener="True", outbox_url=f"sqlite:///{tmp_path}/outbox.db")
-    monkeypatch.setattr(relaying, "_spared_until", 0.0)
+    monkeypatch.setattr(relaying, "_spared_until", {})
     listeners._settings.cache_clear()
     found = relaying.outbox_of(Settings.load())
     assert found is not None

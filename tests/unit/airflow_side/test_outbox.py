@@ -43,7 +43,7 @@ CALLBACK = Publication(emitted_by="callback")
 @pytest.fixture
 def outbox(tmp_path: Path, set_options: SetOptions, monkeypatch: pytest.MonkeyPatch) -> Outbox:
     """The outbox of the options."""
-    monkeypatch.setattr(relaying, "_spared_until", 0.0)
+    monkeypatch.setattr(relaying, "_spared_until", {})
     set_options(outbox_url=f"sqlite:///{tmp_path}/outbox.db")
     found = relaying.outbox_of(Settings.load())
     assert found is not None
@@ -120,6 +120,18 @@ def test_a_callback_delivers_what_others_have_left_where_no_relay_is_at_work(
     assert CALLBACK.publish(dag_context()) is True
     assert "stranded" in {event.event_id for event in published(2)}
     assert outbox.totals().pending == 0
+
+
+def test_a_cluster_that_is_away_keeps_no_callback_from_another(
+    outbox: Outbox, connection: str, connections: Connections, published: Published, log_of: LogOf
+) -> None:
+    away = connections.add("a_is_away", host="127.0.0.1", port=1, extra={"connect.timeout.ms": 300})
+    run = dag_context()
+    assert Publication(emitted_by="callback", conn_id=away, timeout_seconds=1.0).publish(run) is True
+    assert Publication(emitted_by="callback", event_type="orders.loaded").publish(run) is True
+    assert [event.event_type for event in published()] == ["orders.loaded"]
+    assert "published by way of the outbox" in log_of("publisher")
+    assert outbox.totals().pending == 1
 
 
 def test_whoever_appends_where_no_relay_is_at_work_reports_the_gauges(
