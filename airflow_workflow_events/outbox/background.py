@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections import deque
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -53,6 +53,8 @@ _SLOW_SECONDS = 8.0
 # Events that the outbox did not accept wait here, in memory, for the thread to attempt them directly.
 _MAX_UNACCEPTED = 10_000
 _DIRECT_BATCH = 250
+# How many ids a line of the log may have.
+_MOST_IDS = 50
 _DIRECT_SECONDS = 5.0
 # While the outbox cannot be used, the thread that appends must not wait for its locks again and again.
 _SPARED_SECONDS = 5.0
@@ -93,6 +95,8 @@ class BackgroundRelay:
         self._slow_seconds = slow_seconds
         self._wake = threading.Event()
         self._stopped = threading.Event()
+        self._out_of_time = threading.Event()
+        self._keeps_no_more = False
         self._unaccepted: deque[_Kept] = deque()
         self._unaccepted_lock = threading.Lock()
         self._spared_until = 0.0
@@ -172,6 +176,8 @@ class BackgroundRelay:
     def stop(self, timeout: float) -> bool:
         """Deliver for at most ``timeout`` seconds, then end; what is left is in the outbox for other relays.
 
+        What the outbox has not accepted either is lost with this process: it is logged and counted.
+
         Returns:
             Whether the thread has ended.
         """
@@ -179,10 +185,28 @@ class BackgroundRelay:
         self._stopped.set()
         self._wake.set()
         self._thread.join(max(deadline - monotonic(), 0.0) * 0.8)
+        self._out_of_time.set()
         if self._thread.is_alive():
             self._relay.stop()
             self._thread.join(max(deadline - monotonic(), 0.0))
+        if self._pid == os.getpid():
+            self._lose_unaccepted()
         return not self._thread.is_alive()
+
+    def _lose_unaccepted(self) -> None:
+        with self._unaccepted_lock:
+            self._keeps_no_more = True
+            lost = [event for event, _, _ in self._unaccepted]
+            self._unaccepted.clear()
+        if not lost:
+            return
+        self._metrics.incr(names.FAILED, len(lost), {"emitted_by": "relay"})
+        log.error(
+            "%d event(s) are lost, as neither the outbox nor Kafka took them before the relay ended: %s%s",
+            len(lost),
+            ", ".join(printable(event.event_id, 100) for event in lost[:_MOST_IDS]),
+            ", ..." if len(lost) > _MOST_IDS else "",
+        )
 
     def _append(self, kept: _Kept) -> None:
         event, route, environment_is_default = kept
@@ -200,16 +224,22 @@ class BackgroundRelay:
     def _keep(self, kept: _Kept) -> None:
         lost = None
         with self._unaccepted_lock:
-            if len(self._unaccepted) >= _MAX_UNACCEPTED:
-                lost = self._unaccepted.popleft()[0]
-            self._unaccepted.append(kept)
+            if self._keeps_no_more:
+                lost = kept[0]
+            else:
+                if len(self._unaccepted) >= _MAX_UNACCEPTED:
+                    lost = self._unaccepted.popleft()[0]
+                self._unaccepted.append(kept)
         if lost is not None:
             self._metrics.incr(names.DROPPED)
             log.error("event %s is lost: neither the outbox nor Kafka takes events", printable(lost.event_id))
 
-    def _done_with(self, kept: _Kept) -> None:
-        with self._unaccepted_lock, suppress(ValueError):  # it may have been dropped to make room meanwhile
-            self._unaccepted.remove(kept)
+    def _done_with(self, done: Sequence[_Kept]) -> None:
+        places = {id(kept) for kept in done}
+        with self._unaccepted_lock:
+            left = [kept for kept in self._unaccepted if id(kept) not in places]
+            self._unaccepted.clear()
+            self._unaccepted.extend(left)
 
     def _report_trouble(self, error: OutboxError) -> None:
         """Count each failure, and log it when it is a new one."""
@@ -259,20 +289,35 @@ class BackgroundRelay:
             log.debug("the relay could not sign off: %s", error)
 
     def _finish(self) -> None:
+        if self._unaccepted:
+            self._relay.look_again()  # there is no later: what backs off is attempted once more
         for _ in range(2):  # what was kept in memory may be in the outbox only after the first
-            for workers in (self._workers, self._of_troubled):
-                workers.wait_until_idle()
-            self._hand_out()
-        for workers in (self._workers, self._of_troubled):
-            workers.wait_until_idle()
+            self._wait_for_workers()
+            while self._unaccepted and not self._out_of_time.wait(_LINGER_SECONDS):
+                self._hand_out_if_possible()
+                self._wait_for_workers(self._poll_seconds)
+            self._hand_out_if_possible()
+        self._wait_for_workers()
         self._relay.close()
         self._outbox.retire(self._relay.owner)
         self._keep_house()
 
+    def _wait_for_workers(self, timeout: float | None = None) -> None:
+        for workers in (self._workers, self._of_troubled):
+            workers.wait_until_idle(timeout)
+
+    def _hand_out_if_possible(self) -> None:
+        try:
+            self._hand_out()
+        except OutboxError as error:
+            self._report_trouble(error)
+
     def _hand_out(self) -> None:
         """Have workers deliver what waits: one a route, so that one that hangs keeps no other waiting."""
-        if self._unaccepted:
-            self._of_troubled.submit("unaccepted", self._attempt_unaccepted)
+        with self._unaccepted_lock:
+            unaccepted = {route for _, route, _ in self._unaccepted}
+        for route in unaccepted:
+            self._of_troubled.submit(("unaccepted", route), partial(self._attempt_unaccepted, route))
         routes = self._outbox.routes()
         for route in routes:
             if not self._relay.holds_back(route):
@@ -289,30 +334,34 @@ class BackgroundRelay:
         except OutboxError as error:
             self._report_trouble(error)
 
-    def _attempt_unaccepted(self) -> None:
+    def _attempt_unaccepted(self, route: Route) -> None:
         """Attempt what the outbox did not accept: by the outbox if it works again, else directly."""
-        if not self._unaccepted:
-            return
-        with self._unaccepted_lock:
-            waiting = list(self._unaccepted)
-        try:
-            while waiting:
-                try:
-                    self._append(waiting[0])
-                except EventSerializationError as error:
-                    self._give_up(error)
-                self._done_with(waiting.pop(0))
-        except OutboxError:
-            route = waiting[0][1]
-        else:
-            return
-        batch = [kept for kept in waiting[:_DIRECT_BATCH] if kept[1] == route]
-        done = self._relay.deliver_directly(
-            route, [(event, is_default) for event, _, is_default in batch], _DIRECT_SECONDS
-        )
-        for kept, finished in zip(batch, done, strict=True):
-            if finished:
-                self._done_with(kept)
+        while True:
+            with self._unaccepted_lock:
+                waiting = [kept for kept in self._unaccepted if kept[1] == route]
+            batch = waiting[:_DIRECT_BATCH]
+            done = self._append_again(batch)
+            if batch and not done:
+                finished = self._relay.deliver_directly(
+                    route, [(event, is_default) for event, _, is_default in batch], _DIRECT_SECONDS
+                )
+                done = [kept for kept, is_done in zip(batch, finished, strict=True) if is_done]
+            if not done:
+                return
+            self._done_with(done)
+
+    def _append_again(self, batch: Sequence[_Kept]) -> list[_Kept]:
+        """Put events into the outbox, as far as it takes them; return those that need no other attempt."""
+        done: list[_Kept] = []
+        for kept in batch:
+            try:
+                self._append(kept)
+            except EventSerializationError as error:
+                self._give_up(error)
+            except OutboxError:
+                break
+            done.append(kept)
+        return done
 
     def _look_after(self) -> None:
         now = monotonic()

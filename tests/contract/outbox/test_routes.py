@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from time import monotonic
 
@@ -357,5 +356,5 @@ def test_routes_share_the_time_that_there_is(outbox: Outbox) -> None:
     relay = Relay(outbox, lambda _conn_id: Measured(lambda _events, _topic: KafkaError("no"), []))
     for topic in ("a", "b"):
         outbox.append(make_event(), Route(None, topic))
-    relay.drain(deadline=time.monotonic() + 10)
+    relay.drain(deadline=monotonic() + 10)
     assert granted["a"] <= 5, "the first left nothing to the second"
