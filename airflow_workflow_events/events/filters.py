@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_workflow_events.errors import ConfigurationError, EventValidationError, printable
 from airflow_workflow_events.events.json_values import JsonValue, to_json_value
-from airflow_workflow_events.events.model import WorkflowEvent
+from airflow_workflow_events.events.model import EventType, WorkflowEvent
+
+log: logging.Logger = logging.getLogger(__name__)
 
 Names = str | Sequence[str] | None
 """A name or a glob (``*``, ``?``, ``[seq]``), several of which one must match, or ``None`` for any."""
@@ -68,6 +72,8 @@ class EventFilter:
             field: value[0] if len(value) == 1 else list(value) for field, value in given.items()
         }
         """The conditions as JSON values: ``EventFilter(**parameters)`` makes an equal filter."""
+        for mistake in _unknown_types(given.get("event_type", ())):
+            log.warning("%s", mistake)
         self.workflow_ids: frozenset[str] | None = None
         """The only workflows whose events can match, where they are named without a glob."""
         if "workflow_id" in given and not any(map(_GLOB.search, given["workflow_id"])):
@@ -163,6 +169,18 @@ def _paths(data: object) -> dict[str, JsonValue]:
         return {path: to_json_value(wanted, f"data[{path!r}]") for path, wanted in data.items()}
     except EventValidationError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def _unknown_types(names: Iterable[str]) -> list[str]:
+    """Return a line for each type that looks like one of a lifecycle, but is none of them."""
+    prefixes = tuple({kind.partition(".")[0] + "." for kind in EventType})
+    known = [kind.value for kind in EventType]
+    return [
+        f"event_type {printable(name)!r} is none of a workflow's or task's: did you mean "
+        f"{' or '.join(difflib.get_close_matches(name, known, 1) or known)}?"
+        for name in names
+        if name.startswith(prefixes) and name not in known and not _GLOB.search(name)
+    ]
 
 
 def _condition(path: str, wanted: JsonValue) -> tuple[list[str], _Condition]:

@@ -210,3 +210,22 @@ def test_a_condition_that_cannot_be_applied_is_an_error_that_names_the_event() -
 
     with pytest.raises(ConfigurationError, match="the filter cannot be applied to event id-1: TypeError"):
         odd.matches(make_event(workflow_id="orders", event_id="id-1", data={"amount": "a password"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "warning"),
+    [
+        ("workflow.complete", "is none of a workflow's or task's: did you mean workflow.completed?"),
+        ("task.fail", "did you mean task.failed?"),
+        ("workflow.complet*", None),
+        ("orders.complete", None),
+        ("task.completed", None),
+    ],
+)
+def test_a_type_that_only_looks_like_one_of_a_lifecycle_is_told(
+    caplog: pytest.LogCaptureFixture, name: str, warning: str | None
+) -> None:
+    assert EventFilter(event_type=["workflow.failed", name]).parameters["event_type"][1] == name
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == (0 if warning is None else 1)
+    assert warning is None or warning in told[0]
