@@ -375,6 +375,7 @@ class BackgroundRelay:
             self._keep_house()
 
     def _keep_house(self) -> None:
+        self._outbox.database.look_at_file()
         if expired := self._outbox.expire():
             self._metrics.incr(names.PARKED, expired)
             log.error("%d event(s) are parked: they waited in the outbox for too long", expired)

@@ -5,6 +5,7 @@ SQLite on one host by default, PostgreSQL for many hosts.
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 import threading
@@ -23,9 +24,11 @@ from airflow_workflow_events import forks
 from airflow_workflow_events.errors import OutboxUnavailableError, masked, printable
 from airflow_workflow_events.interruptions import acquire, release
 from airflow_workflow_events.outbox.engines import LOCK_TIMEOUT_MS, make_engine, parsed_url, secrets_of
-from airflow_workflow_events.outbox.files import prepare_file
+from airflow_workflow_events.outbox.files import identity_of, prepare_file
 
 __all__ = ["LOCK_TIMEOUT_MS", "OutboxDatabase"]
+
+log: logging.Logger = logging.getLogger(__name__)
 
 # Any number will do, as long as no other program locks the same one in a shared database.
 _SCHEMA_LOCK = 7_304_118_052_219
@@ -58,6 +61,7 @@ class OutboxDatabase:
         self._secrets = secrets_of(self._url)
         self._engine: Engine | None = None
         self._ready = False
+        self._file: tuple[int, int] | None = None
         _databases.add(self)
 
     def __repr__(self) -> str:
@@ -149,6 +153,24 @@ class OutboxDatabase:
             with self.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
+    def look_at_file(self) -> None:
+        """Leave a file of SQLite's that was removed or replaced while in use, after a warning."""
+        with self._translated(), _no_fork_meanwhile(self.kind):
+            self._notice_another_file()
+
+    def _notice_another_file(self) -> None:
+        if self.kind != "sqlite" or not self._ready:
+            return
+        if identity_of(Path(str(self._url.database))) == self._file:
+            return
+        log.warning(
+            "the outbox at %s was removed or replaced while it was in use: what waited in it is not "
+            "delivered any more, and the file that is there now is used, or a new one made",
+            printable(self.place),
+        )
+        self.leave_file()
+        self._ready = False
+
     def close(self) -> None:
         """Close the connections; a later call opens them again."""
         with _no_fork_meanwhile(self.kind):
@@ -178,6 +200,8 @@ class OutboxDatabase:
             self._begin(connection, _SCHEMA_LOCK)
             self._upgrade(connection)
             connection.commit()
+        if self.kind == "sqlite":
+            self._file = identity_of(Path(str(self._url.database)))
         self._ready = True
 
     def _prepare_file(self) -> None:
@@ -207,6 +231,8 @@ class OutboxDatabase:
     def _usable(self) -> Iterator[None]:
         """Have the tables there, and errors in this package's words."""
         with self._translated(), _no_fork_meanwhile(self.kind), self._renewed_after_errors():
+            if self._engine is None:
+                self._notice_another_file()
             if not self._ready:
                 self._open()
             yield
@@ -216,8 +242,10 @@ class OutboxDatabase:
         """Open the file anew after an error: a connection made while it was read-only would stay so."""
         try:
             yield
-        except (sa.exc.DBAPIError, sqlite3.Error):
+        except (sa.exc.DBAPIError, sqlite3.Error) as error:
             self.leave_file()
+            if "no such table" in str(getattr(error, "orig", error)):
+                self._ready = False  # somebody emptied the file
             raise
 
     @contextmanager

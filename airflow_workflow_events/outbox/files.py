@@ -46,6 +46,15 @@ def prepare_file(path: Path, *, strict: bool) -> None:
     _warn_of_others(path)
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another in its place; ``None`` where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _warn_of_others(path: Path) -> None:
     found = path.stat()
     mode = stat.S_IMODE(found.st_mode)
