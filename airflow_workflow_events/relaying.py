@@ -16,6 +16,7 @@ from airflow_workflow_events import metrics as names
 from airflow_workflow_events.errors import OutboxError, OutboxFullError, printable
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.forks import critical_section, once_per_process
+from airflow_workflow_events.lifecycle.assembly import LIFECYCLE_FIELDS
 from airflow_workflow_events.outbox.background import SILENCE_SECONDS, BackgroundRelay
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.entries import DEFAULT_ROUTE, Bounds, Route
@@ -95,7 +96,9 @@ def outbox_for_commands(settings: Settings) -> Outbox | None:
 
 def _make_outbox(url: str, bounds: Bounds, topic: str) -> Outbox:
     # Only the default's folder is made: where another's does not exist, the option is mistyped.
-    return Outbox(OutboxDatabase(url, strict_path=not is_default_outbox(url)), bounds, default_topic=topic)
+    database = OutboxDatabase(url, strict_path=not is_default_outbox(url))
+    # A listener and a callback tell the same end of a run, each as far as it knows.
+    return Outbox(database, bounds, default_topic=topic, derived=LIFECYCLE_FIELDS)
 
 
 # The database itself sees to it that a fork does not share connections.

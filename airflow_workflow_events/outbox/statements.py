@@ -17,7 +17,7 @@ APPEND = sa.text(
     "ON CONFLICT (aggregateid, id, conn_id, topic) DO NOTHING"
 )
 IS_IN = sa.text(
-    "SELECT 1 FROM workflow_events_outbox WHERE aggregateid = :aggregateid AND id = :id "
+    "SELECT payload FROM workflow_events_outbox WHERE aggregateid = :aggregateid AND id = :id "
     "AND conn_id = :conn_id AND topic = :topic"
 )
 DROP_OLDEST = sa.text(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +25,8 @@ from airflow_workflow_events.outbox.entries import (
     Totals,
 )
 
+log: logging.Logger = logging.getLogger(__name__)
+
 #: How long an entry's last error may be, in characters: enough for librdkafka's texts.
 _MAX_ERROR_CHARACTERS = 1_000
 # How many of the oldest go at once where room is made: making it for each event anew would cost every append.
@@ -38,6 +42,7 @@ class Outbox:
         database: where it lives.
         bounds: how large it may become. Default: :class:`Bounds`.
         default_topic: what Debezium's router is told where an event names no topic.
+        derived: names in ``payload.data`` whose values may differ where the same event is told twice.
     """
 
     def __init__(
@@ -46,17 +51,20 @@ class Outbox:
         bounds: Bounds | None = None,
         *,
         default_topic: str = DEFAULT_TOPIC,
+        derived: Collection[str] = (),
     ) -> None:
         self.database = database
         self.bounds: Bounds = bounds or Bounds()
         self._default_topic = default_topic
+        self._derived = frozenset(derived)
 
     def append(
         self, event: WorkflowEvent, route: Route = DEFAULT_ROUTE, *, environment_is_default: bool = False
     ) -> int:
         """Accept an event: from here on it is delivered at least once, or visibly parked.
 
-        An event that is in the outbox already, under the same id for the same route, is accepted again.
+        An event that is in the outbox already, under the same id for the same route, is accepted again; where
+        its data differ that is a warning, as they are not kept.
 
         Args:
             event: the event.
@@ -90,8 +98,10 @@ class Outbox:
         if self.database.execute(statements.APPEND, row) > 0:
             return 0
         with self.database.connect() as connection:
-            if connection.execute(statements.IS_IN, row).first() is not None:
-                return 0
+            found = connection.execute(statements.IS_IN, row).first()
+        if found is not None:
+            self._compare(event, payload, found[0])
+            return 0
         if self.bounds.when_full == "refuse":
             raise self._full()
         with self.database.transaction() as connection:
@@ -99,6 +109,24 @@ class Outbox:
             if connection.execute(statements.APPEND, row).rowcount == 0:
                 raise self._full()
         return int(dropped)
+
+    def _compare(self, event: WorkflowEvent, payload: bytes, kept: str) -> None:
+        """Warn if an event under the same id says something else than the one that is kept."""
+        try:
+            new, old = (json.loads(text)["payload"]["data"] for text in (payload, kept))
+            names = (new.keys() | old.keys()) - self._derived
+            differ = sorted(name for name in names if new.get(name) != old.get(name))
+        except (ValueError, TypeError, KeyError, AttributeError):  # somebody wrote into the table
+            return
+        if differ:
+            log.warning(
+                "event %s (%s of %s) is in the outbox already with other data (%s), and these are not kept: "
+                "if they are two events, give each its own event_type, or an event_id where you build it",
+                printable(event.event_id),
+                printable(event.event_type),
+                printable(event.ordering_key),
+                printable(", ".join(differ), 200),
+            )
 
     def routes(self) -> list[Route]:
         """Return the routes on which something waits."""

@@ -69,6 +69,28 @@ def test_an_event_that_is_in_already_is_accepted_once_a_route(outbox: Outbox) ->
     assert outbox.routes() == [DEFAULT_ROUTE, ORDERS]
 
 
+def test_another_event_under_an_id_that_is_in_already_is_a_warning(
+    make_outbox: MakeOutbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = make_outbox()
+    for table in ("orders", "orders", "customers"):
+        outbox.append(make_event(event_id="1", data={"table": table}))
+    assert outbox.totals().pending == 1
+    [warning] = [one.getMessage() for one in caplog.records if "other data" in one.getMessage()]
+    assert "event 1 (" in warning
+    assert "(table)" in warning
+    assert "customers" not in warning
+
+
+def test_the_same_event_told_twice_by_those_who_know_different_things_is_no_warning(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Outbox(outbox.database, derived=["queued_at"])
+    told.append(make_event(event_id="1", data={"queued_at": None, "rows": 1}))
+    told.append(make_event(event_id="1", data={"queued_at": "2026-01-01T00:00:00Z", "rows": 1}))
+    assert "other data" not in caplog.text
+
+
 def test_what_one_relay_has_claimed_and_what_is_behind_it_in_its_run_is_not_anothers(
     make_outbox: MakeOutbox,
 ) -> None:
