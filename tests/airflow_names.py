@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk.configuration import clear_secrets_backends_cache
     from airflow.sdk.definitions.callback import AsyncCallback
     from airflow.sdk.exceptions import AirflowRescheduleException
     from airflow.serialization.serialized_objects import DagSerialization
@@ -20,5 +21,18 @@ else:
         from airflow.models.dagbag import DagBag
         from airflow.sdk.definitions.deadline import AsyncCallback
         from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
+    try:
+        from airflow.sdk.configuration import clear_secrets_backends_cache
+    except ImportError:  # before Airflow 3.3, which reads backends anew when they are not the default ones
 
-__all__ = ["AirflowRescheduleException", "AsyncCallback", "DagBag", "DagSerialization"]
+        def clear_secrets_backends_cache() -> None:
+            pass
+
+
+__all__ = [
+    "AirflowRescheduleException",
+    "AsyncCallback",
+    "DagBag",
+    "DagSerialization",
+    "clear_secrets_backends_cache",
+]

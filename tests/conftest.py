@@ -121,6 +121,13 @@ def consume(broker: Broker) -> Consume:
     return broker.messages
 
 
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Note on which Kafka a test runs that asks for the real one."""
+    found = getattr(item, "funcargs", {}).get("real_broker")
+    if isinstance(found, Broker):
+        item.user_properties.append(("kafka", found.kind))
+
+
 def _not_available(reason: str) -> NoReturn:
     if os.environ.get(REQUIRED_VARIABLE) == "1":
         pytest.fail(f"{REQUIRED_VARIABLE}=1, but {reason}", pytrace=False)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.real_kafka
 @pytest.fixture(scope="session")
 def jars(pytestconfig: pytest.Config) -> Path:
     try:
-        return kafka_jars(pytestconfig.cache.mkdir("kafka-jars"))
+        return kafka_jars(pytestconfig.rootpath / ".work" / "kafka-jars")
     except KafkaUnavailable as error:
         pytest.skip(str(error))
 

@@ -20,7 +20,12 @@ from tests.events import make_event
 from tests.faults.conftest import NoteFault, Scale
 from tests.faults.processes.airflow_parts import DAGS, AirflowParts, await_deliveries
 
-pytestmark = [pytest.mark.airflow_e2e, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(3_600)]
+pytestmark = [
+    pytest.mark.airflow_e2e,
+    pytest.mark.real_kafka,
+    pytest.mark.xdist_group("airflow"),
+    pytest.mark.timeout(3_600),
+]
 
 _CONN_ID = "workflow_events_default"
 # 60 tasks on a busy machine of two cores; one that hangs does so for as long as it is let.
@@ -56,7 +61,7 @@ class Forked:
 
 @pytest.fixture(scope="module")
 def forked(
-    best_broker: Broker, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+    real_broker: Broker, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Forked]:
     home: Path = tmp_path_factory.mktemp("forked")
     config = {
@@ -69,10 +74,10 @@ def forked(
     }
     with AirflowParts(home, DAGS / "forks", config=config) as airflow:
         airflow.start()
-        airflow.connect_to(_CONN_ID, best_broker.bootstrap_servers)
+        airflow.connect_to(_CONN_ID, real_broker.bootstrap_servers)
         airflow.await_dags({"forked", "sensing", "sensing_in_vain"})
         airflow.end_part("scheduler")
-        yield Forked(airflow, best_broker)
+        yield Forked(airflow, real_broker)
 
 
 def test_no_mapped_task_hangs_that_the_scheduler_forks_while_its_relay_looks_a_connection_up(

@@ -14,6 +14,7 @@ import pytest
 from airflow_workflow_events.testing.waits import close_what_waits
 from tests.airflow_home import AIRFLOW_HOME
 from tests.airflow_metrics import NoStatsLogger, metrics_go_to
+from tests.airflow_names import clear_secrets_backends_cache
 from tests.broker import Broker
 from tests.unit.airflow_side.connections import Connections
 
@@ -132,17 +133,15 @@ def log_of(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[str], str]]:
 @pytest.fixture
 def vault_that_hangs(set_options: Callable[..., None]) -> Iterator[threading.Event]:
     """A secrets backend that does not answer until the test is over; set while it is being asked."""
-    from airflow.sdk import configuration
-
     from tests.unit.airflow_side.secrets_backends import BlockingBackend
 
     set_options("secrets", backend=f"{BlockingBackend.__module__}.{BlockingBackend.__name__}")
-    configuration.clear_secrets_backends_cache()
+    clear_secrets_backends_cache()
     BlockingBackend.released.clear()
     BlockingBackend.asked.clear()
     yield BlockingBackend.asked
     BlockingBackend.released.set()
-    configuration.clear_secrets_backends_cache()
+    clear_secrets_backends_cache()
     for thread in threading.enumerate():
         if thread.name == "workflow-events-publish":
             thread.join(10)

@@ -45,7 +45,9 @@ def make_run(**fields: Any) -> DagRun:
             "conf": {},
             "triggering_user_name": "alice",
             "consumed_asset_events": [],
-            "partition_key": None,
+            **(
+                {"partition_key": None} if "partition_key" in DagRun.model_fields else {}
+            ),  # since Airflow 3.2
             **fields,
         }
     )
