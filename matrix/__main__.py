@@ -37,6 +37,9 @@ _COPIED = (
     "LICENSE",
     "docker-compose.yaml",
     ".env.example",
+    ".dockerignore",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
 )
 # What touches pydantic, librdkafka and the triggerer by version; the demo shows the rest, on real Airflow.
 _REDUCED = (
@@ -48,6 +51,9 @@ _REDUCED = (
 # Faults and the browser try out servers rather than packages, and take long.
 _SUITE = ("tests", "--ignore=tests/faults", "--ignore=tests/browser")
 _TAIL_LINES = 40
+# How much of what the wheel exports must have a type that a checker need not infer.
+_TYPED_PERCENT = 98
+_PYRIGHT = "pyright[nodejs]==1.1.414"
 
 
 def main() -> int:
@@ -80,7 +86,7 @@ def main() -> int:
 
 
 def _try(cell: Cell, wheel: Path, tests: Sequence[str]) -> list[str]:
-    """Return what became of installing, checking, testing and the demo, a word or a figure each."""
+    """Return what became of installing, checking, testing, the demo and types, a word or a figure each."""
     folder = WORK / cell.name
     shutil.rmtree(folder, ignore_errors=True)
     tree = folder / "tree"
@@ -93,7 +99,7 @@ def _try(cell: Cell, wheel: Path, tests: Sequence[str]) -> list[str]:
             shutil.copy(source, tree / name)
     python = folder / "venv" / "bin" / "python"
     if not _run(cell, "install", *_installing(cell, python, wheel), cwd=folder):
-        return ["failed", "-", "-", "-"]
+        return ["failed", "-", "-", "-", "-"]
     check = (
         ["uv", "pip", "check", "--python", str(python)] if _has_uv() else [str(python), "-m", "pip", "check"]
     )
@@ -107,22 +113,26 @@ def _try(cell: Cell, wheel: Path, tests: Sequence[str]) -> list[str]:
     tested = _last(folder / "tests.log", r"(?m)^=*\s*((?:\d+ \w+(?:, )?)+) in [\d.]+s")
     _run(cell, "demo", [str(python), "-m", "demo"], cwd=tree)
     shown = _last(folder / "demo.log", r"(\d+ of \d+) (?:expected )?events")
-    return ["ok", checked, tested, shown]
+    # Last, for it adds a package. Pyright asks the Python on the path, and ends with 1 below 100 %.
+    verify = 'PATH="$0:$PATH" pyright --verifytypes airflow_workflow_events --ignoreexternal || [ $? = 1 ]'
+    _run(cell, "types", _install(python, _PYRIGHT), ["sh", "-c", verify, str(python.parent)], cwd=folder)
+    typed = _last(folder / "types.log", r"Type completeness score: ([\d.]+%)")
+    return ["ok", checked, tested, shown, typed]
 
 
 def _installing(cell: Cell, python: Path, wheel: Path) -> list[list[str]]:
     what = ["--constraint", str(cell.constraints), f"apache-airflow=={cell.airflow}", str(wheel)]
-    what += test_requirements()
     venv = str(python.parent.parent)
+    make = ["uv", "venv", "--quiet", "--python", cell.python, venv]
+    if not _has_uv():
+        make = [f"python{cell.python}", "-m", "venv", venv]
+    return [make, _install(python, *what, *test_requirements())]
+
+
+def _install(python: Path, *what: str) -> list[str]:
     if _has_uv():
-        return [
-            ["uv", "venv", "--quiet", "--python", cell.python, venv],
-            ["uv", "pip", "install", "--quiet", "--prerelease", "allow", "--python", str(python), *what],
-        ]
-    return [
-        [f"python{cell.python}", "-m", "venv", venv],
-        [str(python), "-m", "pip", "install", "--quiet", *what],
-    ]
+        return ["uv", "pip", "install", "--quiet", "--prerelease", "allow", "--python", str(python), *what]
+    return [str(python), "-m", "pip", "install", "--quiet", *what]
 
 
 def _run(cell: Cell, step: str, *commands: Sequence[str], cwd: Path) -> bool:
@@ -160,8 +170,8 @@ def _build() -> Path:
 
 def _table(results: Sequence[tuple[Cell, list[str]]]) -> str:
     rows = [
-        "| Airflow | Python | packages as of | install | pip check | tests | demo |",
-        "|---|---|---|---|---|---|---|",
+        "| Airflow | Python | packages as of | install | pip check | tests | demo | types |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for cell, row in results:
         version = f"{cell.airflow} (look ahead)" if cell.may_fail else cell.airflow
@@ -170,12 +180,13 @@ def _table(results: Sequence[tuple[Cell, list[str]]]) -> str:
 
 
 def _passed(row: Sequence[str]) -> list[bool]:
-    installed, checked, tested, shown = row
+    installed, checked, tested, shown, typed = row
     done = re.fullmatch(r"(\d+) of (\d+)", shown)
     return [
         installed == checked == "ok",
         "passed" in tested and "failed" not in tested and "error" not in tested,
         done is not None and done[1] == done[2],
+        typed.endswith("%") and float(typed[:-1]) >= _TYPED_PERCENT,
     ]
 
 

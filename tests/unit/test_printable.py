@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 import pytest
-from confluent_kafka import Message
 
 from airflow_workflow_events import EmbeddedBroker, WorkflowEventConsumer, WorkflowEventProducer
 from airflow_workflow_events.errors import EventTooLargeError, printable
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
 from airflow_workflow_events.kafka.pending import timeout_error
 from tests.events import make_event
+from tests.messages import make_message
 
 FORGED = "id\r\nCRITICAL forged \x1b[31m\u202etxt.exe\u2028\x00\x85"
 
@@ -71,6 +71,6 @@ def test_no_event_forges_a_line_in_the_log_of_producer_or_consumer(caplog: pytes
 def test_the_reason_on_a_dead_letter_is_one_line() -> None:
     topic = DeadLetterTopic({"bootstrap.servers": "127.0.0.1:1"}, "dead", None)
 
-    _, reason = topic._headers(Message(), ValueError(FORGED), 1)
+    _, reason = topic._headers(make_message(), ValueError(FORGED), 1)
 
     assert all(isinstance(value, bytes) and value.decode().isprintable() for _, value in reason)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
-
 from airflow_workflow_events.errors import ConfigurationError, KafkaError
 from airflow_workflow_events.events.filters import EventFilter
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.kafka.intake import Intake, Passed, ReceivedEvent, Taken
 from airflow_workflow_events.kafka.positions import StartFrom
 from airflow_workflow_events.kafka.subscriptions import Delivery, Progress, Subscription
+from tests.messages import make_message
 
 Place = tuple[str, int]
 TOPIC = "events"
@@ -42,14 +41,7 @@ class Record:
         place = TOPIC, self.partition_number, self.offset_number
         if self.event is None:
             return Passed(*place)
-        return ReceivedEvent(self.event, *place, message_at(self.timestamp_ms))
-
-
-def message_at(timestamp_ms: int | None) -> Message:
-    """A message with that timestamp, or with none."""
-    if timestamp_ms is None:
-        return Message()
-    return Message(timestamp=(TIMESTAMP_CREATE_TIME, timestamp_ms))
+        return ReceivedEvent(self.event, *place, make_message(timestamp_ms=self.timestamp_ms))
 
 
 class Topic:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import Message
 
 from airflow_workflow_events import (
     AsyncWorkflowEventConsumer,
@@ -22,6 +21,7 @@ from airflow_workflow_events.errors import KafkaAuthenticationError
 from airflow_workflow_events.kafka.dead_letters import DeadLetterTopic
 from airflow_workflow_events.kafka.oauth import with_first_token
 from tests.events import make_event
+from tests.messages import make_message
 
 CANARY = "canary-7f3a"
 OPTIONS: dict[str, Any] = {
@@ -166,7 +166,7 @@ def test_a_dead_letter_waits_for_a_token_that_cannot_be_had_and_says_why(
     topic = DeadLetterTopic(config, "dead", None)
 
     assert not topic.send(
-        Message(topic="events", value=b"x"), ValueError("x"), is_stopped=lambda: "provider" in caplog.text
+        make_message("events", b"x"), ValueError("x"), is_stopped=lambda: "provider" in caplog.text
     )
     assert "trying again: oauth_cb gave no token: ConnectionError: the identity provider" in caplog.text
     assert CANARY not in caplog.text

@@ -12,7 +12,8 @@ from airflow_workflow_events.kafka.intake import ReceivedEvent
 from airflow_workflow_events.kafka.positions import StartFrom
 from airflow_workflow_events.kafka.subscriptions import Subscription, Subscriptions
 from tests.events import make_event
-from tests.unit.kafka.scripted import TOPIC, Record, Subscriber, message_at, moment
+from tests.messages import make_message
+from tests.unit.kafka.scripted import TOPIC, Record, Subscriber, moment
 
 _PLACE = (TOPIC, 0)
 
@@ -21,7 +22,7 @@ def received(offset: int = 0, timestamp_ms: int | None = 1_000, **fields: Any) -
     """An event as it comes out of a topic."""
     taken = Record(0, offset, 0, make_event(**fields)).taken
     assert isinstance(taken, ReceivedEvent)
-    return taken._replace(message=message_at(timestamp_ms))
+    return taken._replace(message=make_message(timestamp_ms=timestamp_ms))
 
 
 def waiting_for(*workflow_ids: str | None, start: Any = StartFrom.LATEST) -> Subscription:
