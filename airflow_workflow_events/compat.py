@@ -17,19 +17,43 @@ if find_spec("airflow") is None:
         name="airflow",
     )
 
-from airflow.providers.common.compat.sdk import (
-    AirflowNotFoundException,
-    BaseNotifier,
-    BaseOperator,
-    Stats,
-)
-
 try:
-    from airflow.providers.common.compat.sdk import AirflowPlugin, conf, hookimpl
-except ImportError:  # common-compat below 1.12
+    from airflow.providers.common.compat.sdk import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowPlugin,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        BaseNotifier,
+        BaseOperator,
+        BaseSensorOperator,
+        DecoratedOperator,
+        PokeReturnValue,
+        Stats,
+        TaskDecorator,
+        conf,
+        context_merge,
+        hookimpl,
+        redact,
+        task_decorator_factory,
+    )
+except ImportError:  # common-compat below 1.12; below 1.8 it has no such module
     from airflow.configuration import conf
+    from airflow.exceptions import (  # type: ignore[attr-defined,no-redef]
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
     from airflow.listeners import hookimpl
     from airflow.plugins_manager import AirflowPlugin  # type: ignore[assignment]
+    from airflow.sdk import BaseNotifier, BaseOperator, BaseSensorOperator, PokeReturnValue
+    from airflow.sdk._shared.secrets_masker import redact
+    from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+    from airflow.sdk.definitions.context import context_merge
+    from airflow.stats import Stats
 
 try:
     from airflow.providers.common.compat.sdk import determine_kwargs
@@ -45,13 +69,24 @@ except ImportError:  # common-compat below 1.22
     from airflow.sdk.log import mask_secret
 
 __all__ = [
+    "AirflowException",
+    "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
     "BaseNotifier",
     "BaseOperator",
+    "BaseSensorOperator",
+    "DecoratedOperator",
+    "PokeReturnValue",
     "Stats",
+    "TaskDecorator",
     "conf",
+    "context_merge",
     "determine_kwargs",
     "hookimpl",
     "mask_secret",
+    "redact",
+    "task_decorator_factory",
 ]

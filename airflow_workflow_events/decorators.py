@@ -6,12 +6,11 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_workflow_events.compat import determine_kwargs
-
-from airflow.providers.common.compat.sdk import (
+from airflow_workflow_events.compat import (
     DecoratedOperator,
     TaskDecorator,
     context_merge,
+    determine_kwargs,
     task_decorator_factory,
 )
 

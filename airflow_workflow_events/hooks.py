@@ -7,10 +7,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_workflow_events.compat import mask_secret
+from airflow_workflow_events.compat import AirflowException, mask_secret
 
 from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
-from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_workflow_events.connection_safety import checked
 from airflow_workflow_events.errors import ConfigurationError, KafkaError, WorkflowEventsError

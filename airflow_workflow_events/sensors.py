@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
+from airflow_workflow_events.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,

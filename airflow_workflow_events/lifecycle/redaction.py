@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any
 
-from airflow.providers.common.compat.sdk import redact
+from airflow_workflow_events.compat import redact
 
 from airflow_workflow_events.events.model import WorkflowEvent
 from airflow_workflow_events.lifecycle.secret_formats import MASK, has_aws_key_id, without_aws_secrets
