@@ -13,9 +13,7 @@ from enum import IntEnum
 from fnmatch import translate
 from functools import lru_cache
 
-from airflow_workflow_events.compat import conf
-
-from airflow.providers.common.compat.sdk import redact
+from airflow_workflow_events.compat import conf, redact
 
 
 class Hides(IntEnum):
@@ -47,6 +45,7 @@ _PHRASES = {
     *(("connection", "string"), ("conn", "string"), ("conn", "str"), ("jaas", "config")),
     *(("database", "url"), ("database", "uri"), ("db", "url"), ("db", "uri"), ("alchemy", "conn")),
     *(("session", "id"), ("verification", "code"), ("mfa", "code"), ("security", "code"), ("sas", "url")),
+    ("webhook", "url"),
     *((word, "key") for word in _KEYS),
 }
 _NUMERIC = {"pass", "pw", "pwd", "pin", "otp", "totp", "secret", *_ANYWHERE} - {"credential"}
