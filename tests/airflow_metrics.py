@@ -26,10 +26,11 @@ def metrics_go_to(backend: Callable[[], Any]) -> Iterator[None]:
         finally:
             Stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
         return
-    kind: Any = type(Stats)  # before Airflow 3.3 its metaclass makes the backend
+    stats: Any = Stats  # before Airflow 3.3 its metaclass makes the backend, which the class keeps
+    kind: Any = type(Stats)
     former = getattr(kind, "factory", NoStatsLogger)
-    kind.factory, kind.instance = staticmethod(backend), None
+    kind.factory, stats.instance = staticmethod(backend), None
     try:
         yield
     finally:
-        kind.factory, kind.instance = former, None
+        kind.factory, stats.instance = former, None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+import pytest
+from packaging.version import Version
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
@@ -29,10 +34,37 @@ else:
             pass
 
 
+#: Airflow's major and minor version.
+AIRFLOW = tuple(int(number) for number in version("apache-airflow-core").split(".")[:2])
+#: The command of this package: Airflow 3.1 knows no commands of providers.
+COMMAND = [
+    sys.executable,
+    "-m",
+    *(["airflow", "workflow-events"] if AIRFLOW >= (3, 2) else ["airflow_workflow_events"]),
+]
+
+
+def since_airflow(major: int, minor: int, what: str) -> pytest.MarkDecorator:
+    """Leave a test out on an Airflow below this one; ``what`` says what that lacks."""
+    return pytest.mark.skipif((major, minor) > AIRFLOW, reason=f"before Airflow {major}.{minor} {what}")
+
+
+def since_kafka_provider(oldest: str, what: str) -> pytest.MarkDecorator:
+    """Leave a test out with a Kafka provider below this one; ``what`` says what that lacks."""
+    installed = Version(version("apache-airflow-providers-apache-kafka"))
+    return pytest.mark.skipif(
+        installed < Version(oldest), reason=f"before {oldest} the Kafka provider {what}"
+    )
+
+
 __all__ = [
+    "AIRFLOW",
+    "COMMAND",
     "AirflowRescheduleException",
     "AsyncCallback",
     "DagBag",
     "DagSerialization",
     "clear_secrets_backends_cache",
+    "since_airflow",
+    "since_kafka_provider",
 ]

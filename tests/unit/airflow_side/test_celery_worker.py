@@ -18,6 +18,7 @@ from tests.airflow_home import AIRFLOW_HOME
 from airflow.utils import cli_action_loggers
 
 from airflow_workflow_events import celery_worker, commands
+from tests.airflow_names import COMMAND
 from tests.waiting import await_condition
 
 SetOptions = Callable[..., None]
@@ -142,7 +143,7 @@ def test_no_other_command_has_to_do_with_celery(
 def test_a_relay_ends_when_its_parent_has_been_killed(tmp_path: Path) -> None:
     parent = (
         "import os, subprocess, sys\n"
-        "relay = subprocess.Popen([sys.executable, '-m', 'airflow', 'workflow-events', 'relay',"
+        f"relay = subprocess.Popen([*{COMMAND}, 'relay',"
         " '--parent', str(os.getpid())], stdout=subprocess.PIPE, text=True)\n"
         "print(relay.pid, relay.stdout.readline().strip(), flush=True)\n"
         "relay.wait()\n"

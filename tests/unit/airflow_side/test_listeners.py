@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.airflow_home import AIRFLOW_HOME
-from tests.airflow_names import DagSerialization
+from tests.airflow_names import DagSerialization, since_airflow
 
 # isort: split
 from airflow.models.dagrun import DagRun
@@ -125,13 +125,19 @@ def test_a_run_that_is_queued_or_cleared_again_starts_under_another_id(outbox: O
     assert outbox.totals().pending == 3
 
 
-def test_a_runs_event_has_its_trace_its_team_and_its_partition(connection: str, published: Published) -> None:
-    run = started_row(partition_key="2026-11-22")
+def test_a_runs_event_has_its_trace_and_its_team(connection: str, published: Published) -> None:
+    run = started_row()
     run.context_carrier = {"traceparent": TRACEPARENT}
     run._team_name = "sales"  # as the scheduler puts it there
     listeners.on_dag_run_running(run, "started")
     (event,) = published()
     assert (event.metadata.traceparent, event.metadata.team) == (TRACEPARENT, "sales")
+
+
+@since_airflow(3, 2, "runs have no partition")
+def test_a_runs_event_has_its_partition(connection: str, published: Published) -> None:
+    listeners.on_dag_run_running(started_row(partition_key="2026-11-22"), "started")
+    (event,) = published()
     assert event.payload.data["partition_key"] == "2026-11-22"
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.publisher import Publication
 from airflow_workflow_events.settings import Settings
+from tests.airflow_names import COMMAND
 from tests.broker import Broker, embedded, event_of
 from tests.events import make_event
 from tests.unit.airflow_side.connections import Connections
@@ -287,7 +287,7 @@ def test_the_settings_do_not_show_the_outboxs_password(set_options: SetOptions) 
 
 
 def airflow(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "airflow", "workflow-events", *arguments]
+    return [*COMMAND, *arguments]
 
 
 def test_the_commands_relay_and_show_and_mend_what_is_parked(

@@ -25,7 +25,7 @@ from airflow_workflow_events.hooks import WorkflowEventHook
 from airflow_workflow_events.sensors import WorkflowEventSensor
 from airflow_workflow_events.testing.listening import listening
 from airflow_workflow_events.triggers import WorkflowEventTrigger
-from tests.airflow_names import DagBag
+from tests.airflow_names import DagBag, since_airflow
 from tests.events import make_event
 from tests.unit.airflow_side.connections import DEFAULT, Connections
 from tests.unit.airflow_side.contexts import DAG_ID, RUN_ID, STARTED_AT, make_dag, make_run
@@ -302,6 +302,7 @@ def start_of(run: DagRun, **options: Any) -> dt.datetime:
     return dt.datetime.fromisoformat(cast("Any", told.value.trigger).start_from)
 
 
+@since_airflow(3, 2, "a run that a task knows has started")
 def test_a_run_that_has_not_started_waits_from_now_on() -> None:
     before = dt.datetime.now(dt.UTC)
     start = start_of(make_run(start_date=None))

@@ -23,6 +23,7 @@ from airflow_workflow_events.triggers import (
     resume_after_seconds,
     triggering_workflow_events,
 )
+from tests.airflow_names import since_airflow
 from tests.events import make_event
 from tests.unit.airflow_side.contexts import make_run, task_context
 from tests.unit.kafka.scripted import Record
@@ -179,6 +180,7 @@ def test_a_group_that_is_named_is_taken_as_it_stands(set_options: Callable[..., 
     assert WorkflowEventTrigger(group_id="mine").effective_group_id == "mine"
 
 
+@since_airflow(3, 3, "watchers share no stream")
 def test_watchers_of_the_same_position_share_a_stream_and_sensors_share_none() -> None:
     orders = WorkflowEventTrigger(workflow_id="orders")
 
