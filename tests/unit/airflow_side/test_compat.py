@@ -10,7 +10,7 @@ def test_without_the_compatibility_providers_names_airflows_own_are_taken() -> N
     said = run_program(
         "import sys\n"
         "sys.modules['airflow.providers.common.compat.sdk'] = None\n"
-        "from airflow_workflow_events import compat, decorators, hooks, listeners, sensors\n"
+        "from airflow_workflow_events import compat\n"
         "print(*(name for name in compat.__all__ if hasattr(compat, name)))"
     )
     assert said.splitlines()[-1].split() == compat.__all__
