@@ -13,8 +13,9 @@ import pytest
 
 from airflow_workflow_events import WorkflowEvent
 from airflow_workflow_events.events import DEFAULT_TOPIC
-from demo.deployment import AirflowDeployment
+from demo.deployment import COMPONENTS, AirflowDeployment
 from tests.airflow_e2e.deployment import Airflow
+from tests.airflow_versions import PROVIDERS_HAVE_COMMANDS
 from tests.broker import Broker, event_of
 from tests.waiting import await_condition
 
@@ -28,7 +29,14 @@ def listening(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
     dags = home / "dags"
     shutil.copytree(Path(__file__).parent / "dags_without_events", dags)
     embedded_broker.create_topic("chosen")
-    config = {"workflow_events.listener": "True", "workflow_events.source_instance": "listening"}
+    outbox = home / "events" / "outbox.db"
+    outbox.parent.mkdir()
+    config = {
+        "workflow_events.listener": "True",
+        "workflow_events.source_instance": "listening",
+        # Which every process has to read from the command: the scheduler, its tasks, the API server.
+        "workflow_events.outbox_url_cmd": f"echo sqlite:///{outbox}",
+    }
     with AirflowDeployment(home, dags, config=config) as deployment:
         deployment.start()
         deployment.post(
@@ -44,6 +52,20 @@ def listening(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
         deployment.await_dags({"plain_etl", "plain_that_opted_out", "plain_that_waits", "plain_with_secrets"})
         deployment.await_dags({"plain_with_topic_by_parameter"})
         yield Airflow(deployment, embedded_broker)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_each_component_says_once_what_is_on_with_the_outbox_that_a_command_names(
+    listening: Airflow, component: str
+) -> None:
+    if component == "api-server" and not PROVIDERS_HAVE_COMMANDS:
+        pytest.skip("Airflow 3.1 asks no provider for its commands")
+    home = listening.deployment.home
+    log = (listening.deployment.logs / f"{component}.log").read_text(errors="replace")
+    [line] = [line for line in log.splitlines() if "workflow events: " in line]
+    assert "listener on (no filters); connection workflow_events_default, topic workflow-events" in line
+    assert f"outbox sqlite {home}/events/outbox.db; relay in this process" in line
+    assert not (home / "workflow_events").exists()
 
 
 def kinds(events: list[WorkflowEvent]) -> list[tuple[str, str | None]]:
@@ -166,7 +188,7 @@ def test_no_password_of_a_run_reaches_a_record_a_header_or_the_outbox(listening:
     assert failed.metadata.redacted == ["payload.data.error.message", "payload.data.error.stack_trace"]
     for message in listening.broker.messages(DEFAULT_TOPIC, 4):
         assert canary not in f"{message.value()!r} {message.headers()!r}"
-    files = list((deployment.home / "workflow_events").iterdir())
+    files = list((deployment.home / "events").iterdir())
     assert files
     assert [file.name for file in files if canary.encode() in file.read_bytes()] == []
 

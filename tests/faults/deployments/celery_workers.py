@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
+from tests.airflow_versions import PROVIDERS_HAVE_COMMANDS
 from tests.brokers.jvm import KafkaCluster
 from tests.databases import PostgreSQL
 from tests.faults.deployments.production import SOON_NOTICED, START_SECONDS, Production, running_redis
@@ -14,8 +14,6 @@ from tests.faults.deployments.watched import Watched, watched_deployment
 
 _DAGS = Path(__file__).parent / "dags"
 WORKERS = ("worker-1", "worker-2")
-#: Airflow 3.1 asks no provider for its commands before it starts a worker: relays are started here instead.
-WORKERS_HAVE_RELAYS = version("apache-airflow-core").split(".")[:2] != ["3", "1"]
 
 
 @contextmanager
@@ -32,7 +30,7 @@ def celery_workers(
     def start_workers(airflow: Production) -> None:
         for worker in WORKERS:
             airflow.start_worker(worker, host=worker, **worker_options)
-            if outbox_url is None and not WORKERS_HAVE_RELAYS:
+            if outbox_url is None and not PROVIDERS_HAVE_COMMANDS:
                 relay = ["airflow_workflow_events", "relay"]
                 airflow.start_part(f"relay-{worker}", *relay, **airflow.on_host(worker))
 
