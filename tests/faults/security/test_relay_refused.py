@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +24,14 @@ from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.relaying import open_destination
 from tests.brokers.secure_listener import grant
 from tests.events import make_event
-from tests.faults.security.cells import CANARY, MECHANISMS, Site
-from tests.unit.airflow_side.connections import Connections
+from tests.faults.conftest import SCALE_VARIABLE
+from tests.faults.security.cells import CANARY, MECHANISMS, Config, Site
+from tests.unit.airflow_side.connections import DEFAULT, Connections
 from tests.waiting import await_condition
 
 pytestmark = pytest.mark.real_kafka
 
+_FULL = os.environ.get(SCALE_VARIABLE) == "full"
 # Of the documentation: how long a correction may take to be taken up.
 _CORRECTION_SECONDS = 60
 _NEXT_ATTEMPT = re.compile(
@@ -63,7 +70,7 @@ def no_event_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     assert told == [(logging.WARNING, "airflow_workflow_events.outbox.relay")], caplog.text
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS[:1])
+@pytest.mark.parametrize("mechanism", MECHANISMS if _FULL else MECHANISMS[:1])
 def test_a_wrong_password_ends_an_attempt_early_and_a_corrected_one_is_taken_up_by_itself(
     mechanism: str, site: Site, everything: Connections, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,7 +95,57 @@ def test_a_wrong_password_ends_an_attempt_early_and_a_corrected_one_is_taken_up_
         assert secret not in caplog.text
 
 
-@pytest.mark.parametrize("before", [()], ids=str)
+@pytest.mark.skipif(not _FULL, reason="takes half a minute: FAULTS=full")
+def test_a_relay_command_takes_a_corrected_password_up_at_once_on_sighup(
+    site: Site, outbox: Outbox, tmp_path: Path
+) -> None:
+    file, log = tmp_path / "connections.json", tmp_path / "relay.log"
+    extra = site.sasl("publisher") | {"topic": site.topic}
+    with _relay_command(file, extra | {"sasl.password": CANARY}, outbox, log) as process:
+        outbox.append(make_event(event_id="waiting"))
+        # Each pause is longer than the one before, so that ending it is told from its end.
+        await_condition(
+            lambda: max(map(float, _NEXT_ATTEMPT.findall(log.read_text())), default=0) > 7,
+            timeout_seconds=180,
+            what="a long pause",
+        )
+        began, pause = monotonic(), float(_NEXT_ATTEMPT.findall(log.read_text())[-1])
+        _write(file, extra)
+        process.send_signal(signal.SIGHUP)
+        await_empty(outbox, _CORRECTION_SECONDS)
+        assert monotonic() - began < pause / 2, "it went on by itself"
+    assert CANARY not in log.read_text()
+
+
+@contextmanager
+def _relay_command(file: Path, extra: Config, outbox: Outbox, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """``airflow workflow-events relay``, which reads its connections from a file each time."""
+    _write(file, extra)
+    environment = os.environ | {
+        "AIRFLOW__WORKFLOW_EVENTS__OUTBOX_URL": f"sqlite:///{outbox.database.place.removeprefix('sqlite:///')}",
+        "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(file)}),
+    }
+    command = [sys.executable, "-m", "airflow_workflow_events", "relay"]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def _write(file: Path, extra: Config) -> None:
+    # Put in place at once: it is read at any moment.
+    new = file.with_suffix(".new.json")
+    new.write_text(json.dumps({DEFAULT: {"conn_type": "workflow_events", "extra": extra}}))
+    new.replace(file)
+
+
+@pytest.mark.parametrize("before", [(), ("Describe topic {topic}",)] if _FULL else [()], ids=str)
 def test_the_first_event_after_a_grant_is_delivered_and_nothing_of_it_is_parked(
     before: tuple[str, ...], site: Site, everything: Connections, outbox: Outbox
 ) -> None:
