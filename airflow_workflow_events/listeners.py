@@ -137,6 +137,8 @@ def _run_changed(event_type: EventType, dag_run: object, msg: str) -> None:
     choice = Choice.of(dag)
     if choice.is_off:
         return
+    if not msg and event_type is not EventType.WORKFLOW_STARTED:
+        msg = rows.unsaid_reason(_in_job)
     event = _event(event_type, rows.run_context(run, dag, msg))
     _start_relay().accept(event, Route(None, choice.topic), environment_is_default=True)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.version import Version
 
+from tests.airflow_versions import AIRFLOW, PROVIDERS_HAVE_COMMANDS
+
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.sdk.configuration import clear_secrets_backends_cache
@@ -34,13 +36,11 @@ else:
             pass
 
 
-#: Airflow's major and minor version.
-AIRFLOW = tuple(int(number) for number in version("apache-airflow-core").split(".")[:2])
-#: The command of this package: Airflow 3.1 knows no commands of providers.
+#: The command of this package.
 COMMAND = [
     sys.executable,
     "-m",
-    *(["airflow", "workflow-events"] if AIRFLOW >= (3, 2) else ["airflow_workflow_events"]),
+    *(["airflow", "workflow-events"] if PROVIDERS_HAVE_COMMANDS else ["airflow_workflow_events"]),
 ]
 
 

@@ -54,6 +54,15 @@ def run_context(run: Mapping[str, Any], dag: object, msg: str) -> dict[str, Any]
     return {"dag_run": run, "dag": dag, "reason": "marked_manually", MARKED_AT: _marked_at(run)}
 
 
+def unsaid_reason(in_job: bool) -> str:
+    """Return the reason where Airflow tells a run's end without a word.
+
+    Its API server does below 3.3, of a run that was marked by hand; its scheduler does below 3.2, of one that
+    was longer at work than its ``dagrun_timeout``.
+    """
+    return "timed_out" if in_job else _MANUALLY
+
+
 def task_context(ti: Mapping[str, Any], run: Mapping[str, Any], dag: object, error: object) -> dict[str, Any]:
     """Return the context of a task instance's row."""
     task = ti.get("task") or _task_of(dag, ti.get("task_id"))

@@ -6,6 +6,7 @@ import pytest
 
 from airflow_workflow_events.events import DEFAULT_TOPIC
 from tests.airflow_e2e.deployment import Airflow
+from tests.airflow_names import since_airflow
 from tests.programs import require_program
 from tests.subprocesses import output_of
 
@@ -20,6 +21,7 @@ def test_a_run_without_tasks_is_reported_from_airflows_minimal_context(airflow: 
     assert event.payload.data["state"] == "success"
 
 
+@since_airflow(3, 2, "gives callbacks of such a run all of a context")
 def test_a_run_of_skipped_tasks_is_reported_although_a_template_fails(airflow: Airflow) -> None:
     run_id, state = airflow.run("edge_all_skipped")
     assert state == "success"

@@ -15,7 +15,7 @@ from airflow_workflow_events import WorkflowEvent
 from airflow_workflow_events.events import DEFAULT_TOPIC
 from demo.deployment import COMPONENTS, AirflowDeployment
 from tests.airflow_e2e.deployment import Airflow
-from tests.airflow_versions import PROVIDERS_HAVE_COMMANDS
+from tests.airflow_versions import AIRFLOW, PROVIDERS_HAVE_COMMANDS
 from tests.broker import Broker, event_of
 from tests.waiting import await_condition
 
@@ -159,12 +159,14 @@ def test_what_is_marked_by_hand_stays_out_or_goes_to_the_topic_of_its_dag(listen
     chosen = [
         mark_all(listening, dag_id) for dag_id in ("plain_with_topic_by_tag", "plain_with_topic_by_parameter")
     ]
+    # Below 3.2 Airflow tells nobody of a task that was marked as skipped.
+    skips = int(AIRFLOW >= (3, 2))
     for run_id in chosen:
-        events = marked_of(listening, "chosen", run_id, 7)
-        assert len({event.event_id for event in events}) == 7, "each mark is an event of its own"
+        events = marked_of(listening, "chosen", run_id, 6 + skips)
+        assert len({event.event_id for event in events}) == 6 + skips, "each mark is an event of its own"
         assert Counter(kinds(events)) == {
             ("task.failed", "wait_for"): 1,
-            ("task.skipped", "wait_for"): 1,
+            ("task.skipped", "wait_for"): skips,
             ("task.failed", "prepare"): 1,
             ("task.completed", "clean"): 1,
             ("workflow.failed", None): 2,

@@ -183,6 +183,16 @@ def test_a_run_marked_by_hand_says_so(connection: str, published: Published) -> 
     assert published()[0].payload.data["reason"] == "marked_manually"
 
 
+@pytest.mark.parametrize(("in_job", "reason"), [(False, "marked_manually"), (True, "timed_out")])
+def test_what_ends_a_run_without_a_word_is_told_by_the_process_that_says_so(
+    connection: str, published: Published, monkeypatch: pytest.MonkeyPatch, in_job: bool, reason: str
+) -> None:
+    # So do Airflow's API server below 3.3, of marks, and its scheduler below 3.2, of timeouts.
+    monkeypatch.setattr(listeners, "_in_job", in_job)
+    listeners.on_dag_run_failed(run_of_context(state="failed"), "")
+    assert published()[0].payload.data["reason"] == reason
+
+
 def test_what_is_not_loaded_is_not_touched(connection: str, published: Published) -> None:
     run = run_of_context()
     touched = []
