@@ -164,14 +164,16 @@ def test_what_is_marked_by_hand_stays_out_or_goes_to_the_topic_of_its_dag(listen
     for run_id in chosen:
         events = marked_of(listening, "chosen", run_id, 6 + skips)
         assert len({event.event_id for event in events}) == 6 + skips, "each mark is an event of its own"
-        assert Counter(kinds(events)) == {
-            ("task.failed", "wait_for"): 1,
-            ("task.skipped", "wait_for"): skips,
-            ("task.failed", "prepare"): 1,
-            ("task.completed", "clean"): 1,
-            ("workflow.failed", None): 2,
-            ("workflow.completed", None): 1,
-        }
+        assert Counter(kinds(events)) == Counter(
+            {
+                ("task.failed", "wait_for"): 1,
+                ("task.skipped", "wait_for"): skips,
+                ("task.failed", "prepare"): 1,
+                ("task.completed", "clean"): 1,
+                ("workflow.failed", None): 2,
+                ("workflow.completed", None): 1,
+            }
+        )
         assert on_topic(listening, DEFAULT_TOPIC, run_id) == []
     # What the API server had before these is on its way before them.
     for run_id in out:

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from airflow_workflow_events import WorkflowEvent
 from demo.deployment import AirflowDeployment
+from tests.airflow_versions import AIRFLOW
 
 _PAGE = 100
 _ANSWER_SECONDS = 20
@@ -48,8 +49,9 @@ def events_of_runs(deployment: AirflowDeployment, dag_id: str) -> list[WorkflowE
 
 def watching_triggers(deployment: AirflowDeployment, asset: str) -> dict[int, int | None]:
     """The ids of an asset's triggers, and which triggerer has each."""
+    table = "asset_watcher" if AIRFLOW >= (3, 2) else "asset_trigger"
     query = (
-        "SELECT trigger.id, trigger.triggerer_id FROM trigger JOIN asset_watcher ON trigger_id = trigger.id"
+        f"SELECT trigger.id, trigger.triggerer_id FROM trigger JOIN {table} ON trigger_id = trigger.id"
         " JOIN asset ON asset.id = asset_id WHERE asset.name = ?"
     )
     return dict(select(deployment, query, asset))
