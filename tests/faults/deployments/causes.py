@@ -22,8 +22,7 @@ _SOON = timedelta(seconds=10)
 _BEGINNING = timedelta(seconds=30)
 # Between the note of a kill and the death of the process it may say a last thing.
 _DYING = timedelta(seconds=1)
-# Whose end is the end of a task's process, and who answers it.
-_RUNS_TASKS = ("scheduler", "worker")
+_WORKER = ("worker",)
 _SCHEDULER = ("scheduler",)
 _API_SERVER = ("api-server",)
 
@@ -35,7 +34,7 @@ WITH_THE_RUN = "changed along with a run that was marked by hand"
 FAIL_FAST = "ended with a task that failed fast"
 KILLED_BEFORE = "its process was killed before it could say so"
 NOT_BEGUN = "its process had no API server to begin with, and told its failure alone"
-KILLED_AFTER = "its process was killed after its end was stored"
+KILLED_AFTER = "its process was killed as or after its end was stored"
 TAKEN_BEFORE = "marked, cleared, reset or ended by the scheduler before its process could say so"
 REFUSED = (
     "a try that was reset, cleared or marked meanwhile: its process told its own end, and Airflow refused it"
@@ -93,7 +92,7 @@ class Causes:
             return WITH_THE_RUN
         if row.state == "running":
             return self._of_start(row)
-        return KILLED_AFTER if self._is_killed_after(row.at, _RUNS_TASKS) else None
+        return KILLED_AFTER if self._is_process_killed(row, row.at + _SOON) else None
 
     def of_telling_again(self, key: Key) -> str | None:
         """Why an event of a task is told again under its id, with other fields, or ``None``."""
@@ -140,7 +139,9 @@ class Causes:
         until = row.at + _BEGINNING
         if following is not None:
             until = min(until, following.at)
-        if self._is_killed_between(row.at, until, _RUNS_TASKS):
+        # Of a process that was killed, others alone say what became of it.
+        silent = following is None or self._is_from_outside(following)
+        if silent and self._is_process_killed(row, until):
             return KILLED_BEFORE
         if following is None or following.try_number != row.try_number:
             return None
@@ -182,6 +183,21 @@ class Causes:
 
     def _changed_with_run(self, row: Transition) -> bool:
         return (row.transaction, row.dag_id, row.run_id) in self._runs
+
+    def _is_process_killed(self, row: Transition, until: datetime) -> bool:
+        """Whether a task's process was killed after it asked for what was stored, and before it could say it.
+
+        Its request outlives it: the API server may store it a moment after the process is gone. A process
+        ends with the worker it ran on, or with the scheduler that queued it, which is the worker itself.
+        """
+        asked = row.ended_at if row.state in _ENDS else row.started_at
+        begin = min(asked or row.at, row.at)
+        of_task = self._of_task[row.dag_id, row.run_id, row.task_id, row.map_index]
+        earlier = of_task[: of_task.index(row)]
+        queued_by = next((one.made_by for one in reversed(earlier) if one.state == "queued"), None)
+        return self._is_killed_between(begin, until, _WORKER) or any(
+            kill.part == queued_by and begin <= kill.at <= until for kill in self._kills
+        )
 
     def _is_killed_after(self, at: datetime, parts: tuple[str, ...]) -> bool:
         return self._is_killed_between(at, at + _SOON, parts)

@@ -126,8 +126,6 @@ def production_options(
             "core.executor": executor,
             "core.parallelism": "6",
             "database.sql_alchemy_conn": database_url.replace("postgresql:", "postgresql+psycopg2:"),
-            # Its driver is not installed, and nothing here needs it.
-            "database.sql_alchemy_conn_async": "",
             "scheduler.max_dagruns_per_loop_to_schedule": "4",
             "workflow_events.listener": "True",
             "workflow_events.source_instance": "production",

@@ -18,6 +18,8 @@ _SQL = Path(__file__).with_name("transitions.sql")
 _TOPIC_SECONDS = 60
 _ACTIVE = "SELECT count(*) AS count FROM dag_run WHERE state IN ('queued', 'running')"
 _RUNNING = "SELECT count(*) AS count FROM task_instance WHERE state = 'running'"
+# Airflow 3.1 has it in the serialized DAG alone, where a default is left out.
+_FAILING_FAST = "SELECT DISTINCT dag_id FROM serialized_dag WHERE data #>> '{dag,fail_fast}' = 'true'"
 _AT_WORK = """
     SELECT count(*) AS count FROM job
     WHERE job_type = :job_type AND state = 'running' AND start_date > :since AND latest_heartbeat > start_date
@@ -89,7 +91,7 @@ class AirflowDatabase:
 
     def dags_failing_fast(self) -> set[str]:
         """The DAGs with ``fail_fast``."""
-        return {str(row["dag_id"]) for row in self._rows("SELECT dag_id FROM dag WHERE fail_fast")}
+        return {str(row["dag_id"]) for row in self._rows(_FAILING_FAST)}
 
     def _count(self, query: str, **parameters: object) -> int:
         return int(self._rows(query, **parameters)[0]["count"])

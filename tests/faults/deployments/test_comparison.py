@@ -201,6 +201,36 @@ def test_a_start_is_missing_for_a_kill_only_until_its_process_must_have_told_it(
         assert len(compare(rows, [], kills=kills).unexplained) == 1
 
 
+def test_a_start_that_was_stored_a_moment_after_its_process_was_killed_is_missing_for_that_kill() -> None:
+    rows = [
+        transition(state="queued", previous="scheduled", made_by="scheduler-2"),
+        transition(state="running", previous="queued", started_at=at(1), at=at(3)),
+        transition(state=None, previous="running", made_by="scheduler", at=at(60)),
+    ]
+    kills = [Kill("scheduler-2", at(2))]
+    found = compare(rows, [], kills=kills)
+    assert (found.missing, found.unexplained) == ({causes.KILLED_BEFORE: 1}, [])
+    lived_on = transition(state="success", previous="running", at=at(5))
+    told = [message("task.completed", "success", **_TASK)]
+    assert len(compare([*rows[:2], lived_on], told, kills=kills).unexplained) == 1
+
+
+def test_a_task_ends_with_the_scheduler_that_queued_it_and_with_no_other() -> None:
+    rows = [
+        transition(state=state, previous=previous, made_by=made_by)
+        for state, previous, made_by in [
+            ("queued", "scheduled", "scheduler"),
+            ("running", "queued", "api-server"),
+            ("deferred", "running", "api-server"),
+            ("queued", "scheduled", "scheduler-2"),
+            ("success", "running", "api-server"),
+        ]
+    ]
+    told = [message("task.started", "running", **_TASK)]
+    assert compare(rows, told, kills=[Kill("scheduler-2", at(3))]).missing == {causes.KILLED_AFTER: 1}
+    assert len(compare(rows, told, kills=[Kill("scheduler", at(3))]).unexplained) == 1
+
+
 def test_tasks_ended_by_one_that_failed_fast_tell_nothing_and_the_one_itself_does() -> None:
     rows = [
         transition(state="running", previous="queued"),
@@ -252,11 +282,16 @@ def test_an_end_that_airflow_tells_a_listener_has_no_cause_to_be_missing(row: Tr
     assert len(compare([row], []).unexplained) == 1
 
 
-def test_an_end_is_missing_for_a_kill_only_right_after_it_was_stored() -> None:
-    row = transition(state="success", previous="running", at=at(10))
-    assert compare([row], [], kills=[Kill("scheduler", at(12))]).missing == {causes.KILLED_AFTER: 1}
-    for kill in (Kill("scheduler", at(9)), Kill("scheduler", at(60)), Kill("triggerer", at(12))):
-        assert len(compare([row], [], kills=[kill]).unexplained) == 1
+def test_an_end_is_missing_for_a_kill_only_after_it_was_asked_for_until_right_after_it_was_stored() -> None:
+    rows = [
+        transition(state="queued", previous="scheduled", made_by="scheduler"),
+        transition(state="success", previous="running", at=at(10), ended_at=at(8)),
+    ]
+    for moment in (9, 12):
+        found = compare(rows, [], kills=[Kill("scheduler", at(moment))])
+        assert (found.missing, found.unexplained) == ({causes.KILLED_AFTER: 1}, [])
+    for kill in (Kill("scheduler", at(7)), Kill("scheduler", at(60)), Kill("triggerer", at(12))):
+        assert len(compare(rows, [], kills=[kill]).unexplained) == 1
 
 
 def test_a_task_changed_together_with_its_run_tells_nothing_of_its_own() -> None:
