@@ -53,6 +53,7 @@ def test_importing_the_plugin_loads_nothing_but_pytest() -> None:
     package = "airflow_workflow_events"
     assert ast.literal_eval(done.stdout) == [
         package,
+        f"{package}.lazy_names",
         f"{package}.testing",
         f"{package}.testing.pytest_plugin",
         f"{package}.version",
