@@ -56,7 +56,6 @@ def test_importing_the_plugin_loads_nothing_but_pytest() -> None:
         f"{package}.lazy_names",
         f"{package}.testing",
         f"{package}.testing.pytest_plugin",
-        f"{package}.version",
     ]
 
 
