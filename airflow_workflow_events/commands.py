@@ -31,8 +31,6 @@ _ALL = 1_000_000_000
 _LOOK_SECONDS = 1.0
 # Windows has no such signal.
 _LOOK_AGAIN = frozenset(filter(None, (getattr(signal, "SIGHUP", None),)))
-
-
 # What a shell reports of a program that SIGPIPE or SIGINT has ended.
 _BY_CLOSED_PIPE, _BY_INTERRUPT = 141, 130
 # Of a process id and of a count, which no outbox comes near.

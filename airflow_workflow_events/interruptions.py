@@ -84,7 +84,8 @@ def raise_after_fork(fork: tuple[CodeType, int]) -> None:
 
         def handle(number: int, frame: FrameType | None) -> None:
             del number, frame
-            signal.signal(_SIGNAL, usual)
+            # None is the handler of a library that is no Python code.
+            signal.signal(_SIGNAL, signal.SIG_DFL if usual is None else usual)
             if _kept:
                 error = _kept[0]
                 _kept.clear()

@@ -43,6 +43,7 @@ class Outbox:
         bounds: how large it may become. Default: :class:`Bounds`.
         default_topic: what Debezium's router is told where an event names no topic.
         derived: names in ``payload.data`` whose values may differ where the same event is told twice.
+            Default: none.
     """
 
     def __init__(

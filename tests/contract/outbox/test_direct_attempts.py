@@ -16,7 +16,7 @@ from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.entries import Route
 from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
-from tests.contract.outbox.test_routes import Connections
+from tests.contract.outbox.test_routes import Connections, hanging_until
 from tests.counting import Counting
 from tests.events import make_event
 from tests.waiting import await_condition
@@ -32,13 +32,7 @@ def unusable(tmp_path: Path) -> Outbox:
 def test_a_route_whose_direct_attempts_hang_delays_no_other(unusable: Outbox) -> None:
     release = threading.Event()
 
-    def answer(_events: Sequence[WorkflowEvent], topic: str | None) -> WorkflowEventsError | None:
-        if topic != "works":
-            release.wait(60)
-            return KafkaConnectionError("no broker answered")
-        return None
-
-    connections = Connections(answer)
+    connections = Connections(hanging_until(release))
     background = BackgroundRelay(unusable, Relay(unusable, connections.open), poll_seconds=0.05)
     background.start()
     try:

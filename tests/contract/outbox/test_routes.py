@@ -82,6 +82,18 @@ def takes_all(_events: Sequence[WorkflowEvent], _topic: str | None) -> None:
     """Deliver."""
 
 
+def hanging_until(release: threading.Event) -> Answer:
+    """Return what takes the events of the topic ``works``, and hangs with those of any other."""
+
+    def answer(_events: Sequence[WorkflowEvent], topic: str | None) -> WorkflowEventsError | None:
+        if topic != "works":
+            release.wait(60)
+            return KafkaConnectionError("no broker answered")
+        return None
+
+    return answer
+
+
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     """Level and text of what the relay has said."""
     return [(one.levelno, one.getMessage()) for one in caplog.records if one.name == RELAY_LOG]
@@ -91,15 +103,9 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 def test_routes_that_hang_delay_no_other(outbox: Outbox, stuck: int) -> None:
     release = threading.Event()
 
-    def answer(_events: Sequence[WorkflowEvent], topic: str | None) -> WorkflowEventsError | None:
-        if topic != "works":
-            release.wait(60)
-            return KafkaConnectionError("no broker answered")
-        return None
-
     for number in range(stuck):
         outbox.append(make_event(event_id=f"stuck{number}"), Route(None, f"stuck{number}"))
-    connections = Connections(answer)
+    connections = Connections(hanging_until(release))
     background = BackgroundRelay(outbox, Relay(outbox, connections.open), poll_seconds=0.05)
     background.start()
     try:
