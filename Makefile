@@ -33,7 +33,7 @@ test: lint
 	$(BIN)/coverage report --skip-covered
 
 faults: $(VENV)/.installed-dev
-	FAULTS=full $(BIN)/python -m pytest -p no:randomly tests/faults $(PYTEST_ARGS)
+	FAULTS=full $(BIN)/python -m pytest -p no:randomly -o faulthandler_timeout=4000 tests/faults $(PYTEST_ARGS)
 
 # Needs the Pythons of its cells; with uv it takes minutes less.
 matrix:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from airflow_workflow_events import EmbeddedBroker
 from tests import broker as brokers
@@ -23,6 +24,14 @@ from tests.databases import PostgreSQL
 SERVERS_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 #: Set to 1 where a test that cannot run on a real Kafka must fail rather than be skipped.
 REQUIRED_VARIABLE = "REQUIRE_REAL_KAFKA"
+
+# Deadlines are about time, which a shared machine does not keep.
+_PROPERTIES = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], print_blob=True
+)
+settings.register_profile("quick", _PROPERTIES, max_examples=20)
+settings.register_profile("full", _PROPERTIES, max_examples=200)
+settings.load_profile("full" if os.environ.get("CI") else "quick")
 
 _MARKER = "real_kafka"
 _DESELECTED = pytest.StashKey[int]()

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -18,14 +18,9 @@ from airflow_workflow_events.events.schema import json_schema
 from tests.events import make_event
 from tests.property import strategies
 
-# Deadlines are about time, which a shared machine does not keep; the suite must stay short.
-ordinary = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
 
 
-@ordinary
 @given(event=strategies.events(), mode=st.sampled_from(CloudEventsMode))
 def test_any_event_the_model_accepts_survives_the_way_byte_for_byte(
     event: WorkflowEvent, mode: CloudEventsMode
@@ -39,7 +34,6 @@ def test_any_event_the_model_accepts_survives_the_way_byte_for_byte(
     assert record.key == event.ordering_key.encode()
 
 
-@ordinary
 @given(event=strategies.events(), mode=st.sampled_from(CloudEventsMode))
 def test_the_value_of_any_event_is_standard_json_and_its_headers_are_text(
     event: WorkflowEvent, mode: CloudEventsMode
@@ -59,13 +53,11 @@ def test_the_value_of_any_event_is_standard_json_and_its_headers_are_text(
     )
 
 
-@ordinary
 @given(event=strategies.events(strategies.json_objects))
 def test_any_event_is_valid_by_the_published_schema(event: WorkflowEvent) -> None:
     SCHEMA.validate(json.loads(to_json(event)))
 
 
-@ordinary
 @given(
     value=st.binary(max_size=200) | strategies.texts | st.none(),
     headers=strategies.headers,
@@ -76,7 +68,6 @@ def test_any_bytes_are_an_event_or_an_event_decode_error(value: bytes | str | No
     read_or_refused(value, headers)
 
 
-@ordinary
 @given(document=strategies.json_values, headers=strategies.headers)
 def test_any_json_is_an_event_or_an_event_decode_error(document: Any, headers: Any) -> None:
     read_or_refused(json.dumps(document), headers)
@@ -94,7 +85,6 @@ FIELDS = [
 ]
 
 
-@settings(ordinary, max_examples=300)
 @given(
     changes=st.dictionaries(st.sampled_from(FIELDS), strategies.json_values, max_size=3),
     payload=st.fixed_dictionaries(
@@ -118,7 +108,6 @@ def test_any_message_that_is_almost_an_event_is_one_or_an_event_decode_error(
     read_or_refused(json.dumps({"data": document} if enveloped else document), headers)
 
 
-@settings(ordinary, max_examples=300)
 @given(start=st.integers(0, 600), length=st.integers(0, 20), noise=st.binary(max_size=20))
 def test_any_damaged_message_is_an_event_or_an_event_decode_error(
     start: int, length: int, noise: bytes
@@ -153,7 +142,6 @@ def outcome(value: bytes | str, headers: Any) -> object:
     return event, to_json(event), [(part.model_fields_set, part.model_extra) for part in parts]
 
 
-@ordinary
 @given(data=strategies.json_objects, value=strategies.refused_values, key=strategies.names)
 def test_a_value_json_cannot_carry_is_refused_wherever_it_stands(
     data: dict[str, Any], value: Any, key: str

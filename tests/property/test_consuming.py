@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_workflow_events import ConfigurationError, WorkflowEvent
@@ -18,11 +18,6 @@ from airflow_workflow_events.metrics import NoMetrics
 from tests.events import make_event
 from tests.property import strategies
 
-# Deadlines are about time, which a shared machine does not keep; the suite must stay short.
-ordinary = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
-
 conditions: st.SearchStrategy[Any] = strategies.json_values | st.dictionaries(
     st.sampled_from(["$in", "$gt", "$gte", "$lt", "$lte", "$glob", "$exists", "$other"]),
     strategies.json_values,
@@ -30,7 +25,6 @@ conditions: st.SearchStrategy[Any] = strategies.json_values | st.dictionaries(
 )
 
 
-@ordinary
 @given(
     event=strategies.events(),
     name=st.text(min_size=1, max_size=10),
@@ -47,7 +41,6 @@ def test_any_filter_is_refused_or_gives_an_answer(
     assert EventFilter(**json.loads(json.dumps(wanted.parameters))).matches(event) == wanted.matches(event)
 
 
-@ordinary
 @given(event=strategies.events())
 def test_an_event_matches_what_it_holds(event: WorkflowEvent) -> None:
     # In a name, the characters of a glob mean what they mean in a glob; a blank one is taken for a mistake.
@@ -136,7 +129,6 @@ headers = st.none() | st.lists(
 )
 
 
-@ordinary
 @given(messages=st.lists(st.tuples(values, headers), max_size=10))
 def test_any_bytes_are_an_event_or_counted_as_poison(
     messages: list[tuple[bytes | None, list[tuple[str, bytes | None]] | None]],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_workflow_events.errors import KafkaError
@@ -204,7 +204,6 @@ def _check_progress(one: Subscriber, awaited: dict[int, list[int]]) -> None:
             had.setdefault(delivery.partition, set()).add(delivery.offset)
 
 
-@settings(max_examples=300, deadline=None)
 @given(script=steps, partitions=st.integers(1, 2))
 def test_each_subscription_gets_each_of_its_events_once_and_in_order(
     script: list[Any], partitions: int

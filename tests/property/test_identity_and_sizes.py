@@ -5,17 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_workflow_events import WorkflowEvent
 from airflow_workflow_events.events import lifecycle_event_id, to_json
 from airflow_workflow_events.events.sizes import fit
 from tests.property import strategies
-
-ordinary = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
 
 # Few enough to differ in one place only, and full of what could run together.
 short = st.sampled_from(["a", "b", "ab", "a,b", '"', "", "a/b", "null", "1", "ä"])
@@ -40,13 +36,11 @@ identities = st.fixed_dictionaries(
 )
 
 
-@ordinary
 @given(st.lists(identities, min_size=2, max_size=60, unique_by=lambda identity: tuple(identity.items())))
 def test_different_happenings_never_have_the_same_id(found: list[dict[str, Any]]) -> None:
     assert len({lifecycle_event_id(**identity) for identity in found}) == len(found)
 
 
-@ordinary
 @given(identities)
 def test_the_same_happening_always_has_the_same_id(identity: dict[str, Any]) -> None:
     assert lifecycle_event_id(**identity) == lifecycle_event_id(**dict(reversed(identity.items())))
@@ -60,7 +54,6 @@ bulky = st.dictionaries(lifecycle_fields | strategies.texts, bulks | strategies.
 lifecycle_data = st.builds(lambda data, error: data | {"error": error}, bulky, errors | bulks)
 
 
-@ordinary
 @given(event=strategies.events(lifecycle_data), cap_bytes=st.integers(4_096, 20_000))
 def test_any_event_fits_and_keeps_what_identifies_it(event: WorkflowEvent, cap_bytes: int) -> None:
     before = to_json(event)

@@ -10,7 +10,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -88,10 +88,8 @@ VALUES = [
 ]  # fmt: skip
 ABSENT = object()
 # No time is asserted: a loaded machine is slow, and that is no failure.
-ordinary = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@ordinary
 @given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from([*VALUES, ABSENT])), max_size=4))
 def test_what_is_read_at_once_is_what_the_models_make_of_it(
     changes: list[tuple[tuple[str, ...], Any]],
@@ -107,7 +105,6 @@ def test_what_is_read_at_once_is_what_the_models_make_of_it(
         assert state(at_once) == state(WorkflowEvent.model_validate(from_json(text, allow_inf_nan=False)))
 
 
-@ordinary
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -123,7 +123,6 @@ outcomes: st.SearchStrategy[Outcome | None] = st.sampled_from([None, "success", 
 event_types = st.sampled_from([None, "sales.refreshed", *EventType])
 
 
-@settings(max_examples=400, deadline=None)
 @given(contexts, outcomes, event_types)
 def test_any_context_gives_an_event_that_can_be_sent_and_read_or_a_reason_why_not(
     context: dict[str, Any], outcome: Outcome | None, event_type: str | None
@@ -139,7 +138,7 @@ def test_any_context_gives_an_event_that_can_be_sent_and_read_or_a_reason_why_no
 
 
 @pytest.mark.usefixtures("connection")
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     contexts,
     st.sampled_from(
