@@ -126,7 +126,7 @@ def test_a_child_of_multiprocessing_that_ends_right_after_sending_delivers(embed
     topic = f"events-{uuid4()}"
     embedded_broker.create_topic(topic)
     child = multiprocessing.get_context("fork").Process(
-        target=_send_and_return, args=(embedded_broker.bootstrap_servers, topic)
+        target=_send_and_return, args=(embedded_broker.bootstrap_servers, topic), daemon=True
     )
     child.start()
     child.join(timeout=60)

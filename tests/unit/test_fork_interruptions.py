@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dis
 import logging
-import os
 import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 from airflow_workflow_events import forks, interruptions
 from airflow_workflow_events.forks import _forks, critical_section
 from airflow_workflow_events.outbox import database
+from tests.forking import ends_in_child
 from tests.waiting import await_condition
 
 _PATIENCE_SECONDS = 30.0
@@ -42,16 +41,7 @@ def interruption(request: pytest.FixtureRequest) -> Iterator[BaseException]:
     signal.signal(signal.SIGUSR1, usual)
 
 
-def fork() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: beside threads
-        pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-
-
-def assert_raised_after_a_fork(error: BaseException, forking: Callable[[], object] = fork) -> None:
+def assert_raised_after_a_fork(error: BaseException, forking: Callable[[], object] = ends_in_child) -> None:
     with pytest.raises(type(error)) as caught:  # noqa: PT012 - it comes at any instruction of these
         forking()
         time.sleep(_PATIENCE_SECONDS)  # one blocking call, which a signal ends
@@ -166,7 +156,7 @@ def test_an_error_of_a_handler_is_not_raised_in_the_forking_thread(
     reported: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_value))
     monkeypatch.setattr(_forks, "_before", [fail, *_forks._before])
-    fork()
+    ends_in_child()
 
     assert [str(error) for error in reported] == ["a mistake in a handler"]
     assert interruptions._kept == []

@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,28 +17,11 @@ import pytest
 
 from airflow_workflow_events import forks
 from airflow_workflow_events.forks import critical_section, once_per_process
+from tests.forking import ends_in_child
 from tests.waiting import await_condition
 
 _THREADS = 8
 _PATIENCE_SECONDS = 60
-
-
-def ends_in_child(work: Callable[[], object]) -> bool:
-    """Fork, work in the child, and return whether it ended without an error before it was killed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: beside threads
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            timer = threading.Timer(20, os._exit, [2])
-            timer.daemon = True
-            timer.start()
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.fixture
@@ -88,9 +70,9 @@ def test_a_fork_does_not_wait_for_a_section_that_hangs_and_the_next_one_not_at_a
     monkeypatch: pytest.MonkeyPatch, release: threading.Event
 ) -> None:
     thread = in_section(lambda: release.wait(_PATIENCE_SECONDS), release)
-    assert ends_in_child(lambda: None)
+    assert ends_in_child()
     monkeypatch.setattr(forks, "WAIT_SECONDS", 1_000.0)
-    assert ends_in_child(lambda: None)
+    assert ends_in_child()
     assert thread.is_alive()
 
 
@@ -179,7 +161,7 @@ class _Held:
 
 def _fork_holding_something() -> weakref.ref[_Held]:
     held = _Held()
-    assert ends_in_child(lambda: None)
+    assert ends_in_child()
     return weakref.ref(held)
 
 

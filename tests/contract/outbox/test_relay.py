@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from tests.broker import Broker, event_of
 from tests.contract.outbox.conftest import MakeOutbox
 from tests.counting import Counting
 from tests.events import make_event
+from tests.forking import ends_in_child
 from tests.waiting import await_condition
 
 TOPIC = "workflow-events"
@@ -319,10 +319,7 @@ def test_a_child_of_a_fork_has_its_events_accepted_though_it_has_no_relay(
 ) -> None:
     outbox = make_outbox()
     with BackgroundRelay(outbox, Relay(outbox, opening(faulty.bootstrap_servers))) as background:
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if background.accept(make_event(event_id="of the child")) else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert ends_in_child(lambda: background.accept(make_event(event_id="of the child")) or sys.exit(1))
         [message] = brokers.embedded(faulty).messages(TOPIC, 1)
     assert event_of(message).event_id == "of the child"
 

@@ -13,6 +13,7 @@ from airflow_workflow_events.errors import OutboxUnavailableError
 from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.store import Outbox
 from tests.events import make_event
+from tests.forking import ends_in_child
 
 
 @pytest.fixture
@@ -32,10 +33,7 @@ def remove(outbox: Outbox) -> Path:
 
 def in_child_of_fork(_outbox: Outbox) -> None:
     """Fork: SQLite's connections are closed before."""
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
+    assert ends_in_child()
 
 
 @pytest.mark.parametrize(

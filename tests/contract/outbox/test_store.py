@@ -257,7 +257,7 @@ def test_a_child_forked_while_threads_append_appends_by_itself(url: str, outbox:
     try:
         for child in range(20):
             process = multiprocessing.get_context("fork").Process(
-                target=append, args=(outbox, "child", f"child-{child}")
+                target=append, args=(outbox, "child", f"child-{child}"), daemon=True
             )
             process.start()
             process.join(30)

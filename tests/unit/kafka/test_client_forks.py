@@ -17,7 +17,7 @@ from airflow_workflow_events.kafka.group_offsets import GroupOffsets
 from airflow_workflow_events.kafka.topics import check_writable
 from tests.broker import Broker
 from tests.events import make_event
-from tests.unit.test_forks import ends_in_child
+from tests.forking import ends_in_child
 
 _PATIENCE_SECONDS = 60
 
