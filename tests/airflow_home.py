@@ -1,6 +1,6 @@
 """A home for Airflow of this process's own, set before Airflow is imported: it reads it on import, once.
 
-Whoever tests what imports Airflow imports this module first.
+The tests' conftest.py imports this module first, as does a program of the tests that imports Airflow.
 """
 
 from __future__ import annotations

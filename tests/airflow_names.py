@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.version import Version
 
-from tests.airflow_home import AIRFLOW_HOME
 from tests.airflow_versions import AIRFLOW, PROVIDERS_HAVE_COMMANDS
-
-# isort: split
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
@@ -38,8 +35,6 @@ else:
         def clear_secrets_backends_cache() -> None:
             pass
 
-
-assert AIRFLOW_HOME.is_dir()  # made before Airflow is imported
 
 #: The command of this package.
 COMMAND = [

@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import tests.airflow_home  # noqa: F401 - before anything imports Airflow, which reads its home once
+
+# isort: split
+
 import pytest
 from hypothesis import HealthCheck, settings
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import tests.airflow_home
 from airflow_workflow_events.events import DEFAULT_TOPIC
 from airflow_workflow_events.triggers import WorkflowEventTrigger
 from demo.deployment import AirflowDeployment
@@ -26,7 +25,6 @@ from tests.broker import event_of
 
 pytestmark = [pytest.mark.airflow_e2e, pytest.mark.xdist_group("airflow")]
 
-assert tests.airflow_home.AIRFLOW_HOME.is_absolute(), "set before Airflow is imported"
 
 _FIRST_DAG = "example_publish_with_callbacks"
 _SECOND_DAG = "example_start_when_another_completes"

@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-import tests.airflow_home  # noqa: F401 - first, as the lifecycle's names come from a module that imports Airflow
 from airflow_workflow_events import WorkflowEventProducer, errors
 from airflow_workflow_events.events import codec
 from airflow_workflow_events.lifecycle.assembly import LIFECYCLE_FIELDS

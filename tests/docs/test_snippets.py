@@ -13,7 +13,6 @@ from unittest import mock
 import pytest
 import yaml
 
-import tests.airflow_home  # noqa: F401 - first, as a snippet may import Airflow
 from airflow_workflow_events import EmbeddedBroker, WorkflowEventProducer
 from airflow_workflow_events.events import decode
 from airflow_workflow_events.kafka.consumer_config import DEFAULTS

@@ -15,11 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow_home import AIRFLOW_HOME
-from tests.airflow_metrics import metrics_go_to
-
-# isort: split
-
 from airflow_workflow_events import EmbeddedBroker, WorkflowEventProducer, relaying
 from airflow_workflow_events import metrics as names
 from airflow_workflow_events.callbacks import publish_on_success
@@ -32,6 +27,7 @@ from airflow_workflow_events.outbox.relay import Relay
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings
 from tests import broker as brokers
+from tests.airflow_metrics import metrics_go_to
 from tests.broker import event_of
 from tests.counting import Counting
 from tests.events import make_event
@@ -42,8 +38,6 @@ from tests.unit.airflow_side.conftest import Counters
 from tests.unit.airflow_side.connections import Connections
 from tests.unit.airflow_side.contexts import dag_context, make_run
 from tests.waiting import await_condition
-
-assert AIRFLOW_HOME.is_dir()
 
 _TOPIC = "workflow-events"
 _DISK = "4m"  # room for all events of a test, and its log

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import pytest
 from confluent_kafka import Producer
 
-import tests.airflow_home
 from airflow_workflow_events import DeliveryReport, EmbeddedBroker, WorkflowEvent, WorkflowEventProducer
 from airflow_workflow_events.events import DEFAULT_TOPIC
 from airflow_workflow_events.triggers import WorkflowEventTrigger
@@ -29,7 +28,6 @@ from tests.waiting import await_condition
 
 pytestmark = [pytest.mark.airflow_e2e, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(1_800)]
 
-assert tests.airflow_home.AIRFLOW_HOME.is_absolute(), "set before Airflow is imported"
 
 _ASSET = "watched"
 _INSTANCE = "waiting"

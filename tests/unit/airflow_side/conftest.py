@@ -11,19 +11,13 @@ from typing import Any
 
 import pytest
 
+from airflow_workflow_events import EmbeddedBroker, WorkflowEvent
+from airflow_workflow_events.events.codec import decode
 from airflow_workflow_events.testing.waits import close_what_waits
-from tests.airflow_home import AIRFLOW_HOME
 from tests.airflow_metrics import NoStatsLogger, metrics_go_to
 from tests.airflow_names import clear_secrets_backends_cache
 from tests.broker import Broker
 from tests.unit.airflow_side.connections import Connections
-
-# isort: split
-
-from airflow_workflow_events import EmbeddedBroker, WorkflowEvent
-from airflow_workflow_events.events.codec import decode
-
-assert AIRFLOW_HOME.is_dir()
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-
-from tests.airflow_home import AIRFLOW_HOME
-
-# isort: split
 from airflow.utils import cli_action_loggers
 
 from airflow_workflow_events import celery_worker, commands
@@ -23,8 +19,6 @@ from tests.waiting import await_condition
 
 SetOptions = Callable[..., None]
 Receiver = Callable[..., None]
-
-assert AIRFLOW_HOME.is_dir()
 
 
 class Signal:

@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.airflow_home import AIRFLOW_HOME
-
-# isort: split
 from airflow.models import import_all_models
 from airflow.models.base import Base
 from airflow.models.dag_version import DagVersion
@@ -29,8 +25,6 @@ from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings
 from tests.broker import Broker
 from tests.unit.airflow_side.contexts import DAG_ID, ENDED_AT, LOGICAL_DATE, RUN_ID, STARTED_AT, TRACEPARENT
-
-assert AIRFLOW_HOME.is_dir()
 
 Published = Callable[..., list[WorkflowEvent]]
 _RUN = "Dag Run's state was manually set to `failed`."

@@ -8,10 +8,6 @@ from typing import Any
 
 import pydantic
 import pytest
-
-from tests.airflow_home import AIRFLOW_HOME
-
-# isort: split
 from airflow.sdk import DagRunState, TaskInstanceState
 
 from airflow_workflow_events import EventType
@@ -29,8 +25,6 @@ from tests.unit.airflow_side.contexts import (
     make_run,
     task_context,
 )
-
-assert AIRFLOW_HOME.is_dir()
 
 RUN: dict[str, Any] = {"workflow_id": DAG_ID, "workflow_run_id": RUN_ID, "run_started_at": STARTED_AT}
 SECONDS = (ENDED_AT - STARTED_AT).total_seconds()
