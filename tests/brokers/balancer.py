@@ -71,7 +71,11 @@ class ForgetfulBalancer:
                 client, _ = self._listener.accept()
             except OSError:  # it was closed
                 return
-            broker = socket.create_connection((_HOST, self._port))
+            try:
+                broker = socket.create_connection((_HOST, self._port))
+            except OSError:  # it has ended
+                client.close()
+                continue
             self._connections.append(_Connection(client, broker, self._idle_seconds, (advertised, own)))
 
 

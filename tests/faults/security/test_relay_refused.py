@@ -26,6 +26,7 @@ from tests.brokers.secure_listener import grant
 from tests.events import make_event
 from tests.faults.conftest import SCALE_VARIABLE
 from tests.faults.security.cells import CANARY, MECHANISMS, Config, Site
+from tests.subprocesses import running
 from tests.unit.airflow_side.connections import DEFAULT, Connections
 from tests.waiting import await_condition
 
@@ -129,7 +130,7 @@ def _relay_command(file: Path, extra: Config, outbox: Outbox, log: Path) -> Iter
     command = [sys.executable, "-m", "airflow_workflow_events", "relay"]
     with (
         log.open("wb") as output,
-        subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process,
+        running(command, env=environment, stdout=output, stderr=output) as process,
     ):
         try:
             yield process

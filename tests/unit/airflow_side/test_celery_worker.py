@@ -15,6 +15,7 @@ from airflow.utils import cli_action_loggers
 
 from airflow_workflow_events import celery_worker, commands
 from tests.airflow_names import COMMAND
+from tests.subprocesses import running
 from tests.waiting import await_condition
 
 SetOptions = Callable[..., None]
@@ -146,7 +147,7 @@ def test_a_relay_ends_when_its_parent_has_been_killed(tmp_path: Path) -> None:
         "AIRFLOW__WORKFLOW_EVENTS__OUTBOX_URL": f"sqlite:///{tmp_path}/outbox.db",
         "AIRFLOW_CONN_WORKFLOW_EVENTS_DEFAULT": '{"conn_type": "workflow_events", "host": "127.0.0.1"}',
     }
-    with subprocess.Popen(
+    with running(
         [sys.executable, "-c", parent], env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import select
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,6 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings, default_outbox_file
 from tests.broker import Broker, event_of
 from tests.events import make_event
+from tests.subprocesses import running
 from tests.waiting import await_condition
 
 SetOptions = Callable[..., None]
@@ -212,22 +213,25 @@ def test_a_question_that_gets_no_answer_removes_nothing(
 ) -> None:
     park(outbox, "first")
     ours, its = pty.openpty()
-    with subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *COMMAND, "discard"],
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        env=environment_of(tmp_path),
-    ) as process:
+    command = ["setsid", "--ctty", "--wait", *COMMAND, "discard"]
+    with running(command, stdin=its, stdout=its, stderr=its, env=environment_of(tmp_path)) as process:
         os.close(its)
-        shown = b""
-        with suppress(OSError):  # the end of its terminal
-            while part := os.read(ours, 4096):
-                shown += part
-                if b"[y/N]" in shown and key:
+        shown, typed = b"", False
+        try:
+            while True:
+                is_quiet = not select.select([ours], [], [], 1)[0]
+                if not is_quiet:
+                    shown += os.read(ours, 4096)
+                # Python heeds no ctrl-C that comes between its last look for one and the system call that
+                # waits for an answer: whoever sees nothing happen types it again.
+                is_waiting = b"[y/N]" in shown and b"nothing was removed" not in shown
+                if is_waiting and (is_quiet or not typed):
                     os.write(ours, key)
-                    key = b""
-    os.close(ours)
+                    typed = True
+        except OSError:
+            pass  # the end of its terminal
+        finally:
+            os.close(ours)
     assert process.returncode == code
     assert shown.decode(errors="replace").split("[y/N]")[1].strip().endswith("nothing was removed")
     assert "Traceback" not in shown.decode(errors="replace")
@@ -292,9 +296,7 @@ def test_the_package_run_as_a_program_relays_until_it_is_stopped(
         "AIRFLOW__WORKFLOW_EVENTS__OUTBOX_URL": f"sqlite:///{tmp_path}/outbox.db",
         "AIRFLOW_CONN_WORKFLOW_EVENTS_DEFAULT": json.dumps({"conn_type": "workflow_events", "extra": extra}),
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", "airflow_workflow_events", "relay"], env=environment
-    ) as process:
+    with running([sys.executable, "-m", "airflow_workflow_events", "relay"], env=environment) as process:
         try:
             await_condition(
                 lambda: not outbox.totals().pending, timeout_seconds=120, what="the event to be delivered"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from airflow_workflow_events.settings import Settings
 from tests.airflow_names import COMMAND
 from tests.broker import Broker, embedded, event_of
 from tests.events import make_event
+from tests.subprocesses import running
 from tests.unit.airflow_side.connections import Connections
 from tests.unit.airflow_side.contexts import dag_context, task_context
 from tests.unit.airflow_side.lifecycle.test_translate import event_of as event_of_context
@@ -315,12 +315,10 @@ def test_the_commands_relay_and_show_and_mend_what_is_parked(
     assert "bad  workflow.completed  daily_sales/manual__1  not authorised" in output("parked")
     assert "1 event(s) will be attempted again" in output("retry", "--event-id", "bad")
     assert "0 event(s) were removed" in output("discard", "--yes")
-    process = subprocess.Popen(airflow("relay"), env=os.environ, stdout=subprocess.DEVNULL)
-    try:
+    with running(airflow("relay"), env=os.environ, stdout=subprocess.DEVNULL) as process:
         assert {event.event_id for event in published(2, timeout_seconds=90)} == {"waiting", "bad"}
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        process.terminate()
+    assert process.returncode == 0
     assert outbox.totals() == (0, 0, 0, None)
     assert outbox.relays(60) == []
 
