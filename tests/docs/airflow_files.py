@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.airflow_versions import AIRFLOW
 from tests.docs.snippets import Snippet
 
 _TIMEOUT_SECONDS = 180
+
+# What the README says to import from another module on Airflow 3.1.
+_ELSEWHERE_ON_3_1 = {"AsyncCallback", "DeadlineAlert", "DeadlineReference"}
 
 _DAG_BAG = """
 import json, sys
@@ -77,7 +82,8 @@ class AirflowFiles:
             files = [one for one in snippets if one.kind == "dag"]
             for one in files:
                 whole = [part.code for part in files if part.heading == one.heading and part.line <= one.line]
-                self._path(one).write_text(prepare("\n".join(whole)), encoding="utf-8")
+                code = _for_this_airflow(prepare("\n".join(whole)))
+                self._path(one).write_text(code, encoding="utf-8")
             self._parsed.update(self._python(_DAG_BAG + _PARSE, *(str(self._path(one)) for one in files)))
         found = self._parsed[str(self._path(snippet))]
         assert found["errors"] == []
@@ -109,3 +115,19 @@ class AirflowFiles:
         )
         assert finished.returncode == 0, f"{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}"
         return finished.stdout
+
+
+def _for_this_airflow(code: str) -> str:
+    """The code with its imports as the README says they are to be on the Airflow that is installed."""
+    if AIRFLOW >= (3, 2):
+        return code
+
+    def split(match: re.Match[str]) -> str:
+        names = match[1].split(", ")
+        here = [name for name in names if name not in _ELSEWHERE_ON_3_1]
+        there = [name for name in names if name in _ELSEWHERE_ON_3_1]
+        lines = [f"from airflow.sdk import {', '.join(here)}"] * bool(here)
+        lines += [f"from airflow.sdk.definitions.deadline import {', '.join(there)}"] * bool(there)
+        return "\n".join(lines)
+
+    return re.sub(r"^from airflow\.sdk import (\w[\w, ]*)$", split, code, flags=re.MULTILINE)
