@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow_versions import PROVIDERS_HAVE_COMMANDS
+from tests.airflow_versions import NO_ASYNC_DATABASE, PROVIDERS_HAVE_COMMANDS
 from tests.faults.deployments.layer import layer
 from tests.faults.processes.airflow_parts import AirflowParts
 from tests.waiting import await_condition
@@ -55,7 +55,7 @@ def test_five_components_tell_what_is_on_and_no_secret(
         "core.executor": "CeleryExecutor",
         "celery.broker_url": "memory://",
         "database.sql_alchemy_conn": _NOWHERE,
-        "database.sql_alchemy_conn_async": "",
+        "database.sql_alchemy_conn_async": NO_ASYNC_DATABASE,
         "workflow_events.listener": "True",
         "workflow_events.dags_deny": "tmp_*",
         "workflow_events.topic_secret": "events/topic",

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_workflow_events import WorkflowEvent, WorkflowEventProducer
 from airflow_workflow_events.events import DEFAULT_TOPIC
+from tests.airflow_versions import NO_ASYNC_DATABASE
 from tests.broker import Broker
 from tests.databases import PostgreSQL
 from tests.events import make_event
@@ -66,8 +67,7 @@ def forked(
     home: Path = tmp_path_factory.mktemp("forked")
     config = {
         "database.sql_alchemy_conn": postgresql.new_database().replace("postgresql:", "postgresql+psycopg2:"),
-        # Its driver is not installed, and nothing here needs it.
-        "database.sql_alchemy_conn_async": "",
+        "database.sql_alchemy_conn_async": NO_ASYNC_DATABASE,
         "core.parallelism": "8",
         "secrets.backend": "tests.faults.processes.slow_backend.SlowBackend",
         "workflow_events.listener": "True",

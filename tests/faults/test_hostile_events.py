@@ -19,6 +19,7 @@ from airflow_workflow_events.events import DEFAULT_TOPIC, decode, to_json
 from airflow_workflow_events.storable import storable
 from airflow_workflow_events.triggers import WorkflowEventTrigger
 from tests.airflow_e2e.watchers import position_of
+from tests.airflow_versions import NO_ASYNC_DATABASE
 from tests.databases import PostgreSQL
 from tests.events import make_event
 from tests.faults.conftest import NoteFault, Scale
@@ -162,7 +163,7 @@ def hostile(
             "workflow_events.source_instance": _INSTANCE,
             "core.parallelism": "8",
             "database.sql_alchemy_conn": url,
-            "database.sql_alchemy_conn_async": "",
+            "database.sql_alchemy_conn_async": NO_ASYNC_DATABASE,
         }
         with AirflowParts(tmp_path, DAGS / "hostile", connections=connections, config=config) as airflow:
             airflow.start(_SECONDS)

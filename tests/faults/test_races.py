@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from airflow_workflow_events import WorkflowEvent
+from tests.airflow_versions import NO_ASYNC_DATABASE
 from tests.broker import Broker
 from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault, Scale
@@ -81,8 +82,7 @@ def raced(
     home = tmp_path_factory.mktemp("raced")
     config = {
         "database.sql_alchemy_conn": postgresql.new_database().replace("postgresql:", "postgresql+psycopg2:"),
-        # Its driver is not installed, and nothing here needs it.
-        "database.sql_alchemy_conn_async": "",
+        "database.sql_alchemy_conn_async": NO_ASYNC_DATABASE,
         # So that one scheduler's loop does not take all there is.
         "scheduler.max_dagruns_per_loop_to_schedule": "2",
         "scheduler.max_dagruns_to_create_per_loop": "2",
