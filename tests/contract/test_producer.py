@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from airflow_workflow_events import (
 from airflow_workflow_events.errors import KafkaConnectionError, ReentrantCallError
 from airflow_workflow_events.events import DEFAULT_TOPIC, to_json
 from tests.broker import PARTITIONS, Broker, Consume, event_of, headers_of
+from tests.contract.delivery_callbacks import in_a_delivery_callback
 from tests.contract.murmur2 import partition_of
 from tests.events import make_event, make_events
 from tests.waiting import await_condition
@@ -312,19 +313,20 @@ def test_waiting_in_a_futures_callback_is_refused_rather_than_endless(
     consume: Consume,
     wait: Callable[[WorkflowEventProducer], Any],
 ) -> None:
-    outcome: Future[str] = Future()
+    refusals: list[str] = []
 
-    def callback(_report: object) -> None:
+    def wait_there() -> None:
         try:
             wait(producer)
         except ReentrantCallError as error:
-            outcome.set_result(str(error))
+            refusals.append(str(error))
 
-    producer.send(make_event()).add_done_callback(callback)
+    sent = in_a_delivery_callback(producer, wait_there)
 
-    assert "never end" in outcome.result(20)
+    [refusal] = refusals
+    assert "never end" in refusal
     assert producer.publish_event(make_event()), "the producer goes on"
-    assert len(consume(topic, 2)) == 2, "what was refused was not sent"
+    assert len(consume(topic, sent + 1)) == sent + 1, "what was refused was not sent"
 
 
 def test_after_a_flush_every_future_is_done(producer: WorkflowEventProducer) -> None:

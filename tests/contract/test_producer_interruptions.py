@@ -25,6 +25,7 @@ from airflow_workflow_events import (
 )
 from airflow_workflow_events.kafka.pending import PendingEvent
 from tests.broker import Broker
+from tests.contract.delivery_callbacks import in_a_delivery_callback
 from tests.events import make_event, make_events
 from tests.waiting import await_condition
 
@@ -93,10 +94,10 @@ def test_a_signal_handler_can_give_up_what_is_under_way() -> None:
 def test_a_raising_callback_does_not_end_the_reporting_thread(embedded_producers: str) -> None:
     producer = WorkflowEventProducer(embedded_producers)
 
-    def leave(_future: object) -> None:
+    def leave() -> None:
         raise SystemExit
 
-    producer.send(make_event()).add_done_callback(leave)
+    in_a_delivery_callback(producer, leave)
     assert producer.send(make_event()).result(timeout=20).delivered
     producer.close()
 
