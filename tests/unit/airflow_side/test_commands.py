@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import signal
@@ -26,6 +27,7 @@ from airflow_workflow_events.outbox.database import OutboxDatabase
 from airflow_workflow_events.outbox.entries import Route
 from airflow_workflow_events.outbox.store import Outbox
 from airflow_workflow_events.settings import Settings, default_outbox_file
+from tests.airflow_versions import AIRFLOW
 from tests.broker import Broker, event_of
 from tests.events import make_event
 from tests.subprocesses import running
@@ -201,7 +203,10 @@ def test_output_that_cannot_be_written_is_one_line_at_most(
         check=False,
         timeout=120,
     )
-    assert (done.returncode, done.stderr) == (code, said)
+    errors = done.stderr
+    if AIRFLOW < (3, 2):  # whose own commands begin with alembic's log of its plugins, too
+        errors = re.sub(r"(?m)^.*\[alembic\.runtime\.plugins\].*\n", "", errors)
+    assert (done.returncode, errors) == (code, said)
 
 
 @pytest.mark.parametrize(
