@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from airflow_workflow_events import WorkflowEvent
-from tests.airflow_versions import NO_ASYNC_DATABASE
+from tests.airflow_versions import AIRFLOW, NO_ASYNC_DATABASE
 from tests.broker import Broker
 from tests.databases import PostgreSQL
 from tests.faults.conftest import NoteFault, Scale
@@ -36,6 +36,8 @@ _CONN_ID = "workflow_events_default"
 _INSTANCE = "raced"
 _SCHEDULERS = ("scheduler", "scheduler-2")
 _DAGS = {"instant", "short", "waiting", "timing_out"}
+# Airflow 3.1 gives no reason for a start.
+_STARTED = "started" if AIRFLOW >= (3, 2) else None
 
 Happening = tuple[str, str | None, int | None]
 """Type and reason of a run's event, or type, task and try of a task's; and how often the run was cleared."""
@@ -178,7 +180,7 @@ def test_a_run_that_times_out_has_failed_once_and_says_why(raced: Raced, note_fa
     note_fault("a run times out", 1, remark=f"{found.total()} events, each once")
     # The task may not have started by then. That it was cut off Airflow tells nobody.
     found.pop(("task.started", "wait", 0), None)
-    assert found == once(("workflow.started", "started", 0), ("workflow.failed", "timed_out", 0))
+    assert found == once(("workflow.started", _STARTED, 0), ("workflow.failed", "timed_out", 0))
 
 
 @pytest.mark.parametrize(("state", "outcome"), [("success", "completed"), ("failed", "failed")])
@@ -188,14 +190,18 @@ def test_a_run_that_is_marked_by_hand_ends_once(
     run_id = raced.trigger("waiting")
     raced.await_start("waiting", run_id)
     raced.patch("waiting", run_id, state)
-    found = happenings(raced.deduped(run_id, 4))
+    # Before 3.3 Airflow tells nobody of the task that ends with the run.
+    is_told_of_task = AIRFLOW >= (3, 3)
+    found = happenings(raced.deduped(run_id, 3 + is_told_of_task))
     note_fault(f"a run is marked {state} by hand", 1, remark=f"{found.total()} events, each once")
-    assert found == once(
-        ("workflow.started", "started", 0),
+    expected = once(
+        ("workflow.started", _STARTED, 0),
         ("task.started", "wait", 0),
-        (f"task.{outcome}", "wait", 0),
         (f"workflow.{outcome}", "marked_manually", 0),
     )
+    if is_told_of_task:
+        expected += once((f"task.{outcome}", "wait", 0))
+    assert found == expected
 
 
 def test_a_cleared_run_and_a_requeued_one_happen_again_under_new_ids(
@@ -204,7 +210,7 @@ def test_a_cleared_run_and_a_requeued_one_happen_again_under_new_ids(
     airflow, run_id = raced.airflow, raced.trigger("short")
     airflow.await_runs("short", [run_id])
     first = once(
-        ("workflow.started", "started", 0),
+        ("workflow.started", _STARTED, 0),
         ("task.started", "work", 0),
         ("task.completed", "work", 0),
         ("workflow.completed", "success", 0),
@@ -224,5 +230,5 @@ def test_a_cleared_run_and_a_requeued_one_happen_again_under_new_ids(
     requeued = happenings(raced.deduped(run_id, 10))
     note_fault("a run is cleared, then queued, by hand", 1, remark=f"{requeued.total()} events, each once")
     assert requeued == first + again + once(
-        ("workflow.started", "started", 1), ("workflow.completed", "success", 1)
+        ("workflow.started", _STARTED, 1), ("workflow.completed", "success", 1)
     )
