@@ -96,4 +96,6 @@ def test_events_of_four_processes_outlast_an_outage_that_none_of_them_waits_for(
     assert (ledger.lost, ledger.disordered, parked) == (0, 0, 0)
     assert refused <= {brokers.event_of(message).event_id for message in messages}
     assert longest < _LONGEST_ACCEPT_SECONDS
-    assert waiting + len(refused) == _PROCESSES * count, "everything was accepted while Kafka was away"
+    # What it refused is kept in memory, and put into it as soon as it accepts, maybe before the count.
+    assert waiting <= _PROCESSES * count, "nothing stands in the outbox twice"
+    assert _PROCESSES * count <= waiting + len(refused), "everything was accepted while Kafka was away"
