@@ -145,6 +145,26 @@ def test_the_public_names_are_these() -> None:
     assert airflow_workflow_events.__all__ == sorted(airflow_workflow_events.__all__)
 
 
+@pytest.mark.parametrize("folder", ["events", "lifecycle", "outbox", "testing"])
+def test_each_name_that_a_folder_offers_loads(folder: str) -> None:
+    package = importlib.import_module(f"airflow_workflow_events.{folder}")
+    assert set(package.__all__) == set(dir(package)), "what it offers and what it can load"
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+
+
+def test_the_lifecycles_names_are_these() -> None:
+    package = importlib.import_module("airflow_workflow_events.lifecycle")
+    assert set(package.__all__) == {
+        "LIFECYCLE_FIELDS",
+        "Outcome",
+        "event_type_of",
+        "lifecycle_event",
+        "published_event",
+        "run_identity",
+    }
+
+
 @pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
 def test_each_public_name_loads(name: str) -> None:
     assert getattr(airflow_workflow_events, name) is not None
