@@ -8,6 +8,8 @@ from typing import Any
 
 from airflow_workflow_events.compat import Stats
 
+from tests.airflow_versions import AIRFLOW
+
 try:
     from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
 except ImportError:  # Airflow 3.1
@@ -19,15 +21,16 @@ __all__ = ["NoStatsLogger", "metrics_go_to"]
 @contextmanager
 def metrics_go_to(backend: Callable[[], Any]) -> Iterator[None]:
     """Have Airflow's metrics go to what ``backend`` makes, for a while."""
-    if type(Stats) is type:
-        Stats.initialize(factory=backend, export_legacy_names=False)
+    stats: Any = Stats
+    if AIRFLOW >= (3, 2):
+        is_since_3_3 = AIRFLOW >= (3, 3)
+        stats.initialize(factory=backend, **({"export_legacy_names": False} if is_since_3_3 else {}))
         try:
             yield
         finally:
-            Stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
+            stats.initialize(factory=NoStatsLogger, **({"export_legacy_names": True} if is_since_3_3 else {}))
         return
-    stats: Any = Stats  # before Airflow 3.3 its metaclass makes the backend, which the class keeps
-    kind: Any = type(Stats)
+    kind: Any = type(Stats)  # before Airflow 3.2 the metaclass makes the backend, which the class keeps
     former = getattr(kind, "factory", NoStatsLogger)
     kind.factory, stats.instance = staticmethod(backend), None
     try:
