@@ -34,7 +34,7 @@ _PROPERTIES = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], print_blob=True
 )
 settings.register_profile("quick", _PROPERTIES, max_examples=20)
-settings.register_profile("full", _PROPERTIES, max_examples=200)
+settings.register_profile("full", _PROPERTIES, max_examples=400)
 settings.load_profile("full" if os.environ.get("CI") else "quick")
 
 _MARKER = "real_kafka"

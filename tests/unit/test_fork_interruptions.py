@@ -156,7 +156,7 @@ def test_an_error_of_a_handler_is_not_raised_in_the_forking_thread(
     reported: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_value))
     monkeypatch.setattr(_forks, "_before", [fail, *_forks._before])
-    ends_in_child()
+    assert ends_in_child()
 
     assert [str(error) for error in reported] == ["a mistake in a handler"]
     assert interruptions._kept == []

@@ -87,7 +87,6 @@ VALUES = [
     {"environment": "p"}, {"a": {"b": [1, None]}}, DEEP, {"a": DEEP}, [DEEP], [[DEEP]], *TIMES,
 ]  # fmt: skip
 ABSENT = object()
-# No time is asserted: a loaded machine is slow, and that is no failure.
 
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from([*VALUES, ABSENT])), max_size=4))
